@@ -1,0 +1,128 @@
+"""graphc: a define-then-run compiler for tensor programs.
+
+Write a graph of placeholders and parameters, ask for gradients and updates, and let a session compile and run the whole
+step. ``import graphc`` is the only import needed; what compiles and runs is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Any
+
+from graphc import data, errors, init, nn, optim
+from graphc._version import __version__
+from graphc.dims import Dim, dim
+from graphc.errors import GraphcError
+from graphc.gradients import gradients
+from graphc.node import Node, Tensor
+from graphc.ops import (
+    abs,
+    add,
+    arange,
+    argmax,
+    argmin,
+    astype,
+    broadcast_to,
+    constant,
+    divide,
+    equal,
+    exp,
+    expand_dims,
+    expm1,
+    full_like,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    log,
+    log1p,
+    log_softmax,
+    logical_and,
+    logical_not,
+    logical_or,
+    logsumexp,
+    matmul,
+    matrix_transpose,
+    max,
+    maximum,
+    mean,
+    min,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    one_hot,
+    ones_like,
+    permute_dims,
+    placeholder,
+    pow,
+    relu,
+    reshape,
+    sigmoid,
+    sign,
+    softmax,
+    sqrt,
+    square,
+    squeeze,
+    stop_gradient,
+    subtract,
+    sum,
+    tanh,
+    where,
+    zeros_like,
+)
+from graphc.state import Update, assign, group, parameter
+
+if TYPE_CHECKING:
+    from passes import export
+    from runtime.config import show_config
+    from runtime.session import Session
+
+
+_LAZY = {
+    "Session": ("runtime.session", "Session"),
+    "show_config": ("runtime.config", "show_config"),
+    "export": ("passes.export", None),
+}
+_LANGUAGE = [
+    "Dim", "GraphcError", "Node", "Tensor", "Update", "abs", "add", "arange", "argmax", "argmin", "assign", "astype",
+    "broadcast_to", "constant", "data", "dim", "divide", "equal", "errors", "exp", "expand_dims", "expm1", "full_like",
+    "gradients", "greater", "greater_equal", "group", "init", "less", "less_equal", "log", "log1p", "log_softmax",
+    "logical_and", "logical_not", "logical_or", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean",
+    "min", "minimum", "multiply", "negative", "nn", "not_equal", "one_hot", "ones_like", "optim", "parameter",
+    "permute_dims", "placeholder", "pow", "relu", "reshape", "sigmoid", "sign", "softmax", "sqrt", "square", "squeeze",
+    "stop_gradient", "subtract", "sum", "tanh", "where", "zeros_like",
+]  # fmt: skip
+__all__ = [*_LANGUAGE, "Session", "__version__", "export", "show_config"]  # noqa: PLE0604
+
+
+def _check_not_shadowed(package: str) -> None:
+    """A user's own ``runtime.py`` beside their script hides ours: say so, with both files."""
+    spec = importlib.util.find_spec(package)
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), package, "__init__.py")
+    found = spec.origin if spec else None
+    if found is None or not os.path.exists(found) or not os.path.samefile(found, ours):
+        raise ImportError(
+            f"graphc needs its own package {package!r}, but Python finds another of that name first:\n"
+            f"    found:  {found}\n    needed: {ours}\n"
+            f"  rename your file, or run from another folder",
+            name=package,
+        )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    for package in ("passes", "runtime"):
+        _check_not_shadowed(package)
+    loaded = importlib.import_module(module)
+    value = getattr(loaded, attribute) if attribute else loaded
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,151 @@
+"""The scalar expression builder: the vocabulary in which an op says what it does to one element.
+
+An op's ``emit`` rule is a function of a :class:`Builder`, for example ``lambda b, a, x, y: b.mul(x, y)``. Three builders
+exist: the loop IR's (``passes/loop_ir.py``), which CPU and CUDA printers turn into source, and the one here that
+evaluates with NumPy, which is the plain Python meaning of every primitive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from graphc.dtypes import DType
+
+V = TypeVar("V")
+
+ARITHMETIC = ("add", "sub", "mul", "div", "pow", "maximum", "minimum", "floordiv", "mod")
+COMPARISON = ("lt", "le", "gt", "ge", "eq", "ne")
+LOGICAL = ("and_", "or_", "xor")
+UNARY = ("neg", "abs", "sqrt", "floor", "ceil", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf", "sin", "cos")
+
+
+class Builder(Protocol[V]):
+    """Primitives over values of type ``V``, each of one dtype.
+
+    Arithmetic takes operands of one dtype and returns it; comparisons return bool; ``select(c, x, y)`` takes a bool
+    and two values of one dtype; ``fma(x, y, z)`` is ``x*y + z`` rounded once, the only contraction there is.
+    ``maximum`` and ``minimum`` propagate NaN. ``index(axis)`` is the element's position along an axis of the op's result,
+    int64. ``guard(bad)`` reports the node as failed when ``bad`` is true for any element.
+    """
+
+    def dtype(self, x: V) -> DType: ...
+    def const(self, value: float | int | bool, dtype: DType) -> V: ...
+    def cast(self, x: V, dtype: DType) -> V: ...
+    def unary(self, name: str, x: V) -> V: ...
+    def binary(self, name: str, x: V, y: V) -> V: ...
+    def compare(self, name: str, x: V, y: V) -> V: ...
+    def not_(self, x: V) -> V: ...
+    def select(self, condition: V, x: V, y: V) -> V: ...
+    def fma(self, x: V, y: V, z: V) -> V: ...
+    def index(self, axis: int) -> V: ...
+    def extent(self, key: str) -> V: ...
+    def guard(self, bad: V) -> None: ...
+
+
+class Primitives:
+    """Short spellings of the named primitives, mixed into every builder: ``b.mul(x, y)``, ``b.exp(x)``."""
+
+    def add(self: Builder[V], x: V, y: V) -> V:
+        return self.binary("add", x, y)
+
+    def sub(self: Builder[V], x: V, y: V) -> V:
+        return self.binary("sub", x, y)
+
+    def mul(self: Builder[V], x: V, y: V) -> V:
+        return self.binary("mul", x, y)
+
+    def div(self: Builder[V], x: V, y: V) -> V:
+        return self.binary("div", x, y)
+
+    def literal(self: Builder[V], like: V, value: float | int) -> V:
+        """``value`` in the dtype of ``like``."""
+        return self.const(value, self.dtype(like))
+
+
+_NUMPY_UNARY: dict[str, Any] = {
+    "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "exp": np.exp, "log": np.log,
+    "log1p": np.log1p, "expm1": np.expm1, "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
+}  # fmt: skip
+_NUMPY_BINARY: dict[str, Any] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "pow": np.power, "maximum": np.maximum,
+    "minimum": np.minimum, "floordiv": np.floor_divide, "mod": np.remainder, "and_": np.logical_and,
+    "or_": np.logical_or, "xor": np.logical_xor,
+}  # fmt: skip
+_NUMPY_COMPARE: dict[str, Any] = {
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+}  # fmt: skip
+
+
+def sigmoid(x: Any) -> Any:
+    """Logistic function of a NumPy array, without overflow: ``exp(min(x, 0)) / (1 + exp(-|x|))``."""
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+
+
+def erf(x: Any) -> Any:
+    """Error function of a NumPy array, elementwise through the C library."""
+    import math
+
+    x = np.asarray(x)
+    return np.fromiter((math.erf(v) for v in x.ravel()), x.dtype, x.size).reshape(x.shape)
+
+
+class NumpyBuilder(Primitives):
+    """Evaluates an ``emit`` rule on whole arrays of the result's shape: the meaning of each primitive, executable.
+
+    ``shape`` is the result's shape, ``extents`` the numbers that ``extent`` looks up. Whether a guard fired is in
+    ``failed``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], extents: Mapping[str, int]) -> None:
+        self._shape = shape
+        self._extents = extents
+        self.failed = False
+
+    def dtype(self, x: Any) -> DType:
+        found: DType = np.asarray(x).dtype
+        return found
+
+    def const(self, value: float | int | bool, dtype: DType) -> Any:
+        return np.asarray(value, dtype)
+
+    def cast(self, x: Any, dtype: DType) -> Any:
+        with np.errstate(all="ignore"):
+            return np.asarray(x).astype(dtype)
+
+    def unary(self, name: str, x: Any) -> Any:
+        with np.errstate(all="ignore"):
+            if name == "sigmoid":
+                return sigmoid(x)
+            return erf(x) if name == "erf" else _NUMPY_UNARY[name](x)
+
+    def binary(self, name: str, x: Any, y: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return _NUMPY_BINARY[name](x, y)
+
+    def compare(self, name: str, x: Any, y: Any) -> Any:
+        return _NUMPY_COMPARE[name](x, y)
+
+    def not_(self, x: Any) -> Any:
+        return np.logical_not(x)
+
+    def select(self, condition: Any, x: Any, y: Any) -> Any:
+        return np.where(condition, x, y)
+
+    def fma(self, x: Any, y: Any, z: Any) -> Any:
+        # Exact in twice the precision for float32; float64 rounds twice, which the callers' tolerances allow.
+        wide = np.float64 if self.dtype(x) == np.float32 else np.longdouble
+        return (np.asarray(x, wide) * np.asarray(y, wide) + np.asarray(z, wide)).astype(self.dtype(x))
+
+    def index(self, axis: int) -> Any:
+        form = [1] * len(self._shape)
+        form[axis] = self._shape[axis]
+        return np.arange(self._shape[axis], dtype=np.int64).reshape(form)
+
+    def extent(self, key: str) -> Any:
+        return np.int64(self._extents[key])
+
+    def guard(self, bad: Any) -> None:
+        self.failed |= bool(np.any(bad))

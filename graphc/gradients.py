@@ -1,0 +1,130 @@
+"""``gradients``: the request for derivatives, as a node like any other.
+
+Nothing is derived here. The request is checked and becomes a ``gradient`` node, which ``passes/gradient.py`` expands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+from graphc.dtypes import is_float
+from graphc.errors import GradientError
+from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
+from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
+from graphc.ops.leaf import as_tensor, ones_like, zeros_like
+
+
+def _infer(c: Inference) -> tuple[TensorType, ...]:
+    xs = c.inputs[2 * c.attrs["targets"] :]
+    return tuple(x.type for x in xs)
+
+
+# Inputs: targets ys, as many cotangents, then the xs. One result per x.
+GRADIENT = register(
+    OpDef(
+        "gradient", Kind.TRANSFORM, _infer, None,
+        NotDifferentiable("it is expanded, innermost first, before it is differentiated"),
+        domain=Domain(kinds=()), doc="Derivatives of the targets, weighted by the cotangents, for each x.",
+    )
+)  # fmt: skip
+
+
+def differentiable_inputs(node: Node) -> tuple[Tensor, ...]:
+    """The inputs through which a gradient flows back from ``node``."""
+    if node.op is GRADIENT:
+        return tuple(x for x in node.inputs if is_float(x.dtype))
+    if isinstance(node.op.vjp, NotDifferentiable):
+        return ()
+    return tuple(x for x in node.inputs if is_float(x.dtype))
+
+
+def reaches(ys: Iterable[Tensor], xs: Iterable[Tensor]) -> set[Tensor]:
+    """Those of ``xs`` from which a differentiable path leads to one of ``ys``."""
+    wanted = set(xs)
+    seen: set[Node] = set()
+    found: set[Tensor] = set()
+    pending = list(ys)
+    while pending and len(found) < len(wanted):
+        tensor = pending.pop()
+        if tensor in wanted:
+            found.add(tensor)
+        if tensor.node not in seen:
+            seen.add(tensor.node)
+            pending += differentiable_inputs(tensor.node)
+    return found
+
+
+def _cotangents(ys: Sequence[Tensor], grad_ys: Any) -> list[Tensor]:
+    if grad_ys is None:
+        for y in ys:
+            if y.ndim:
+                raise GradientError(
+                    f"gradients: a gradient is created implicitly only for a scalar, and {y.describe()} has shape "
+                    f"{y.type}; reduce it (.sum(), .mean()) or pass grad_ys= with its shape"
+                )
+        return [ones_like(y) for y in ys]
+    given = list(grad_ys) if isinstance(grad_ys, (list, tuple)) and len(ys) == len(grad_ys) != 1 else [grad_ys]
+    if len(given) == 1 and len(ys) == 1 and isinstance(grad_ys, (list, tuple)) and len(grad_ys) == 1 and isinstance(grad_ys[0], Tensor):
+        given = [grad_ys[0]]
+    if len(given) != len(ys):
+        raise GradientError(f"gradients: {len(ys)} ys need as many grad_ys, got {len(given)}")
+    return [_cotangent(y, g) for y, g in zip(ys, given, strict=True)]
+
+
+def _cotangent(y: Tensor, given: Any) -> Tensor:
+    g = as_tensor(given, "gradients: grad_ys").astype(y.dtype)
+    fits = g.ndim == y.ndim and all(
+        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(g.shape, y.shape, strict=True)
+    )
+    if not fits:
+        raise GradientError(f"gradients: grad_ys must have the shape of its y; got {g.describe()} for {y.describe()}")
+    return g
+
+
+@overload
+def gradients(ys: Any, xs: Tensor, grad_ys: Any = None, *, unreachable: str = "error") -> Tensor: ...
+@overload
+def gradients(ys: Any, xs: Sequence[Tensor], grad_ys: Any = None, *, unreachable: str = "error") -> list[Tensor]: ...
+
+
+def gradients(
+    ys: Any, xs: Tensor | Sequence[Tensor], grad_ys: Any = None, *, unreachable: str = "error"
+) -> Tensor | list[Tensor]:
+    """Derivatives of ``ys`` with respect to ``xs``: symbolic tensors, each of its x's shape and dtype.
+
+    ``ys`` is a scalar tensor, or any tensors with ``grad_ys``, the cotangents that weight them (a vector-Jacobian product;
+    several ys are summed). ``xs`` may be any tensors, intermediate ones too. A Tensor for a Tensor, a list for a list.
+
+    Raises ``GradientError`` when a y is not a scalar and ``grad_ys`` is missing, when dtypes are not float, and when no
+    differentiable path leads from an x to ys; ``unreachable="zero"`` gives zeros there instead.
+    """
+    single = isinstance(xs, Tensor)
+    targets = [ys] if isinstance(ys, Tensor) else list(ys)
+    sources: list[Tensor] = [xs] if isinstance(xs, Tensor) else list(xs)
+    if unreachable not in ("error", "zero"):
+        raise GradientError(f"gradients: unreachable must be 'error' or 'zero', got {unreachable!r}")
+    for label, tensors in (("ys", targets), ("xs", sources)):
+        if not tensors:
+            raise GradientError(f"gradients: {label} is empty")
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise GradientError(f"gradients: {label} must be tensors, got {type(tensor).__name__}")
+            if not is_float(tensor.dtype):
+                raise GradientError(f"gradients: {label} must be float, got {tensor.describe()}; convert with .astype('float32')")
+    cotangents = _cotangents(targets, grad_ys)
+    reached = reaches(targets, sources)
+    missing = [x for x in sources if x not in reached]
+    if missing and unreachable == "error":
+        names = "".join(f"\n    {x.describe()}" for x in missing)
+        raise GradientError(
+            f"gradients: no differentiable path leads to ys from:{names}\n"
+            f"  stop_gradient, integer results and comparisons end a path; unreachable='zero' gives zeros instead"
+        )
+    node_xs = [x for x in sources if x in reached]
+    results: dict[Tensor, Tensor] = {x: zeros_like(x) for x in missing}
+    if node_xs:
+        node = make_node(GRADIENT, (*targets, *cotangents, *node_xs), attrs_of(targets=len(targets)))
+        results.update(zip(node_xs, node.outputs, strict=True))
+    found = [results[x] for x in sources]
+    return found[0] if single else found

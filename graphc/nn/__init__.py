@@ -1,0 +1,1 @@
+"""Networks: modules, layers, activations and losses."""

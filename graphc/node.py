@@ -1,0 +1,412 @@
+"""Nodes and tensors: the graph itself.
+
+A node is immutable; a tensor is one of its results. There is no global graph: a graph is what can be reached from the
+tensors that someone holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from graphc.dims import Extent
+from graphc.dtypes import DType, DTypeLike
+from graphc.errors import ScopeError, SymbolicError
+from graphc.opdef import Attrs, Inference, OpDef
+from graphc.where import Location, capture
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_serials = itertools.count()
+NO_ATTRS: Attrs = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """Shape (extents, each an int or a symbolic ``Dim``) and dtype of a tensor."""
+
+    shape: tuple[Extent, ...]
+    dtype: DType
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join('?' if str(e).startswith('?') else str(e) for e in self.shape)}]"
+
+
+class Body:
+    """A loop or branch body being traced. Outer tensors used in it become its captures, in order of first use."""
+
+    def __init__(self, label: str, parent: Body | None) -> None:
+        self.label = label
+        self.parent = parent
+        self.captures: dict[Tensor, None] = {}
+
+    def encloses(self, inner: Body | None) -> bool:
+        """Whether ``inner`` is this body or nested in it."""
+        while inner is not None:
+            if inner is self:
+                return True
+            inner = inner.parent
+        return False
+
+
+_body: contextvars.ContextVar[Body | None] = contextvars.ContextVar("graphc_body", default=None)
+
+
+def current_body() -> Body | None:
+    """The innermost body being traced, or None at top level."""
+    return _body.get()
+
+
+@contextlib.contextmanager
+def trace_body(label: str) -> Iterator[Body]:
+    """Trace a new body: nodes made inside the block belong to it."""
+    body = Body(label, _body.get())
+    token = _body.set(body)
+    try:
+        yield body
+    finally:
+        _body.reset(token)
+
+
+class Node:
+    """One application of an op. Immutable; compared and hashed by identity.
+
+    ``where`` is the user's line; ``role`` is "forward", or what the transform that made the node says ("backward").
+    ``constraints`` are pairs of extents that must turn out equal.
+    """
+
+    __slots__ = (
+        "__weakref__", "attrs", "body", "constraints", "inputs", "name", "op", "outputs", "results", "role", "serial", "where",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        op: OpDef,
+        inputs: tuple[Tensor, ...],
+        attrs: Attrs,
+        results: tuple[TensorType, ...],
+        *,
+        name: str | None,
+        where: Location,
+        role: str,
+        body: Body | None,
+        constraints: tuple[tuple[Extent, Extent], ...] = (),
+    ) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.attrs = attrs
+        self.results = results
+        self.name = name
+        self.where = where
+        self.role = role
+        self.body = body
+        self.constraints = constraints
+        self.serial = next(_serials)
+        self.outputs: tuple[Tensor, ...] = tuple(Tensor(self, i) for i in range(len(results)))
+
+    def rebuilt(self, inputs: tuple[Tensor, ...], attrs: Attrs | None = None) -> Node:
+        """The same op on other inputs of the same types, with this node's name, location and role."""
+        return Node(
+            self.op, inputs, self.attrs if attrs is None else attrs, self.results, name=self.name, where=self.where,
+            role=self.role, body=self.body, constraints=self.constraints,
+        )  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        """The user's name, or the op and a serial number."""
+        return self.name or f"{self.op.name}_{self.serial}"
+
+    def __repr__(self) -> str:
+        types = ", ".join(str(t) for t in self.results)
+        return f"<Node {self.label}: {self.op.name} -> {types} at {self.where}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a graph is not pickled: keep the Python code that builds it, and store parameters with Session.save(path)"
+        )
+
+
+def make_node(op: OpDef, inputs: Sequence[Tensor], attrs: Attrs = NO_ATTRS, name: str | None = None) -> Node:
+    """A new node of ``op``: shapes and dtypes inferred, location and body captured.
+
+    Raises what ``op.infer`` raises (``ShapeError``, ``DTypeError``), and ``ScopeError`` for an input from a body that is not being
+    traced.
+    """
+    where, role = capture()
+    body = _body.get()
+    inference = Inference(op, inputs, attrs)
+    for tensor in inputs:
+        inner = tensor.node.body
+        if inner is not body:
+            _enter(op, tensor, body)
+    results = op.infer(inference)
+    return Node(
+        op, tuple(inputs), attrs, results, name=name, where=where, role=role, body=body,
+        constraints=tuple(inference.constraints),
+    )  # fmt: skip
+
+
+def _enter(op: OpDef, tensor: Tensor, body: Body | None) -> None:
+    """Use ``tensor`` of another body: from an outer one it is captured, from anywhere else it is an error."""
+    home = tensor.node.body
+    if home is not None and not home.encloses(body):
+        raise ScopeError(
+            f"{op.name}: {tensor.describe()} was made inside the body of {home.label!r} and cannot be used outside it; "
+            f"return it from the body instead"
+        )
+    while body is not None and body is not home:
+        body.captures[tensor] = None
+        body = body.parent
+
+
+def _ops() -> ModuleType:
+    import graphc.ops
+
+    return graphc.ops
+
+
+class Tensor:
+    """A symbolic array: result ``index`` of ``node``. It has a shape and a dtype, and no value until a session runs it."""
+
+    __slots__ = ("__weakref__", "index", "node")
+    __array_ufunc__ = None  # so that ndarray * tensor builds a node
+    node: Node
+    index: int
+
+    def __init__(self, node: Node, index: int) -> None:
+        self.node = node
+        self.index = index
+
+    @property
+    def type(self) -> TensorType:
+        return self.node.results[self.index]
+
+    @property
+    def shape(self) -> tuple[Extent, ...]:
+        """Extents, each an int or a symbolic ``Dim``."""
+        return self.node.results[self.index].shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.node.results[self.index].dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def name(self) -> str:
+        label = self.node.label
+        return label if len(self.node.results) == 1 else f"{label}:{self.index}"
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        found: Tensor = _ops().permute_dims(self, tuple(range(self.ndim))[::-1])
+        return found
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes exchanged."""
+        found: Tensor = _ops().matrix_transpose(self)
+        return found
+
+    def describe(self) -> str:
+        """One line for error messages: name, op, type and place."""
+        op = self.node.op.name
+        kind = "" if op in (self.node.name, "constant") else f"{op} "
+        return f"{self.name}: {kind}{self.type} ({self.node.where})"
+
+    def __repr__(self) -> str:
+        return f"<Tensor {self.name}: {self.node.op.name} {self.type} at {self.node.where}>"
+
+    def _repr_html_(self) -> str:
+        from graphc import export
+
+        return str(export.svg(self))
+
+    __hash__ = object.__hash__
+
+    def __copy__(self) -> Tensor:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Tensor:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        self.node.__reduce__()
+        raise AssertionError
+
+    # Symbolic means no number yet.
+
+    def _no_value(self, what: str, instead: str) -> NoReturn:
+        raise SymbolicError(f"{what} needs a value, and {self.describe()} is symbolic: it has none until a session runs. {instead}")
+
+    def __bool__(self) -> NoReturn:
+        self._no_value(
+            "the truth of a tensor",
+            "Use graphc.where(condition, x, y) to choose by element, or run it: if session.run(t, feeds): ...",
+        )
+
+    def __float__(self) -> NoReturn:
+        self._no_value("float()", "Run it: float(session.run(t, feeds))")
+
+    def __int__(self) -> NoReturn:
+        self._no_value("int()", "Run it: int(session.run(t, feeds))")
+
+    def __index__(self) -> NoReturn:
+        self._no_value("an index", "Run it first, or index with the tensor: graphc.take(x, t)")
+
+    def __iter__(self) -> NoReturn:
+        self._no_value("iteration", "Index the parts you need, or run it and iterate over the array")
+
+    def __len__(self) -> NoReturn:
+        self._no_value("len()", "Its extents are in .shape")
+
+    def __contains__(self, item: object) -> NoReturn:
+        self._no_value("'in'", "Compare and reduce: graphc.max(x == item)")
+
+    def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
+        self._no_value("numpy.asarray()", "Run it: session.run(t, feeds) returns a NumPy array")
+
+    # Operators.
+
+    def __add__(self, other: Any) -> Tensor:
+        return _binary("add", self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return _binary("add", other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return _binary("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return _binary("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return _binary("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return _binary("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return _binary("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return _binary("divide", other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return _binary("pow", self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return _binary("pow", other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return _binary("matmul", self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return _binary("matmul", other, self)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return _binary("less", self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return _binary("less_equal", self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return _binary("greater", self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return _binary("greater_equal", self, other)
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
+        return _binary("equal", self, other)
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
+        return _binary("not_equal", self, other)
+
+    def __and__(self, other: Any) -> Tensor:
+        return _binary("logical_and", self, other)
+
+    def __rand__(self, other: Any) -> Tensor:
+        return _binary("logical_and", other, self)
+
+    def __or__(self, other: Any) -> Tensor:
+        return _binary("logical_or", self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return _binary("logical_or", other, self)
+
+    def __invert__(self) -> Tensor:
+        found: Tensor = _ops().logical_not(self)
+        return found
+
+    def __neg__(self) -> Tensor:
+        found: Tensor = _ops().negative(self)
+        return found
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        found: Tensor = _ops().abs(self)
+        return found
+
+    # Methods, as NumPy's arrays have them.
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements in C order under another shape; one extent may be -1."""
+        if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+            shape = tuple(shape[0])
+        found: Tensor = _ops().reshape(self, shape)
+        return found
+
+    def astype(self, dtype: DTypeLike) -> Tensor:
+        """The values converted to ``dtype``."""
+        found: Tensor = _ops().astype(self, dtype)
+        return found
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
+        """Sum over ``axis`` (all axes when None)."""
+        found: Tensor = _ops().sum(self, axis=axis, keepdims=keepdims)
+        return found
+
+    def mean(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
+        """Arithmetic mean over ``axis`` (all axes when None)."""
+        found: Tensor = _ops().mean(self, axis=axis, keepdims=keepdims)
+        return found
+
+    def max(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
+        """Largest element over ``axis`` (all axes when None); NaN if one is NaN."""
+        found: Tensor = _ops().max(self, axis=axis, keepdims=keepdims)
+        return found
+
+    def min(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
+        """Smallest element over ``axis`` (all axes when None); NaN if one is NaN."""
+        found: Tensor = _ops().min(self, axis=axis, keepdims=keepdims)
+        return found
+
+
+def _binary(name: str, x: Any, y: Any) -> Tensor:
+    found: Tensor = getattr(_ops(), name)(x, y)
+    return found
+
+
+def frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A read-only C-ordered copy that nobody else can change."""
+    own = np.array(array, order="C", copy=True)
+    own.flags.writeable = False
+    return own
+
+
+def attrs_of(**attrs: Any) -> Mapping[str, Any]:
+    """Attributes of a node, read-only."""
+    return MappingProxyType(attrs)

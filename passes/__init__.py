@@ -1,0 +1,1 @@
+"""Graph to graph to program: gradients, optimisation, fusion, planning."""

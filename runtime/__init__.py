@@ -1,0 +1,1 @@
+"""What a compiled graph needs while it runs."""
