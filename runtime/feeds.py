@@ -1,0 +1,186 @@
+"""Feeds: what a caller passes to a run, checked, converted and bound to symbolic extents before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.dims import Dim, Extent, Symbol, evaluate, symbols
+from graphc.dtypes import DType
+from graphc.errors import FeedError
+from graphc.node import Node, Tensor
+from graphc.ops.leaf import PLACEHOLDER
+
+Array = np.ndarray[Any, Any]
+_ORDER = {"b": 0, "u": 1, "i": 1, "f": 2}
+
+
+def convert(value: Any, target: Tensor, what: str) -> Array:
+    """``value`` as an aligned, C-ordered array of the dtype and rank of ``target``.
+
+    Conversions that keep the kind (int64 -> int32 where the values fit, float64 -> float32) or widen it (bool -> int -> float)
+    are made; others raise ``FeedError``, as do wrong ranks, fixed extents that differ, ragged lists and object arrays.
+    """
+    dtype = target.dtype
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
+        array = value
+    else:
+        array = _converted(value, dtype, what)
+    shape = target.shape
+    if array.ndim != len(shape):
+        raise FeedError(f"{what}: expected rank {len(shape)} ({target.type}), got rank {array.ndim}, shape {array.shape}")
+    for axis, (wanted, found) in enumerate(zip(shape, array.shape, strict=True)):
+        if type(wanted) is int and wanted != found:
+            raise FeedError(f"{what}: axis {axis} must have extent {wanted} ({target.type}), got {found}, shape {array.shape}")
+    return array
+
+
+def _converted(value: Any, dtype: DType, what: str) -> Array:
+    if isinstance(value, Tensor):
+        raise FeedError(f"{what}: a feed is an array, got the symbolic tensor {value.describe()}; run it first")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise FeedError(f"{what}: the nested list is ragged (its rows differ in length): {error}") from error
+    kind = array.dtype.kind
+    if kind not in _ORDER:
+        raise FeedError(f"{what}: cannot feed an array of dtype {array.dtype}; expected numbers that fit {dtype}")
+    if _ORDER[kind] > _ORDER[dtype.kind] and array.size:
+        raise FeedError(
+            f"{what}: {array.dtype} values cannot be fed to {dtype} without losing their kind; convert them on purpose with .astype({str(dtype)!r})"
+        )
+    if dtype.kind in "iu" and kind in "iu" and array.size:
+        info = np.iinfo(dtype)
+        low, high = int(array.min()), int(array.max())
+        if low < info.min or high > info.max:
+            raise FeedError(f"{what}: values from {low} to {high} do not fit {dtype} ({info.min} to {info.max})")
+    with np.errstate(over="ignore"):
+        return np.require(array.astype(dtype, copy=False), dtype, ["C", "A"])
+
+
+class FeedPlan:
+    """Placeholders of one compiled graph: looks feeds up, converts them, and binds symbolic extents.
+
+    ``nodes`` are all nodes of the graph, whose constraints are checked for every new combination of shapes.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.placeholders: tuple[Tensor, ...] = tuple(n.outputs[0] for n in nodes if n.op is PLACEHOLDER)
+        self._by_name: dict[str, list[Tensor]] = {}
+        for tensor in self.placeholders:
+            if tensor.node.name:
+                self._by_name.setdefault(tensor.node.name, []).append(tensor)
+        self._constraints = _distinct_constraints(nodes)
+        self._bound: dict[tuple[tuple[int, ...], ...], dict[Symbol, int]] = {}
+
+    def resolve(self, feeds: Mapping[Any, Any]) -> tuple[Array, ...]:
+        """Converted arrays in the order of ``placeholders``; ``FeedError`` for anything missing, unknown or unfit."""
+        given: dict[Tensor, Array] = {}
+        for key, value in feeds.items():
+            target = self.target(key)
+            if target in given:
+                raise FeedError(f"placeholder {target.name!r} is fed twice, by itself and by its name")
+            given[target] = convert(value, target, f"placeholder {target.name!r}")
+        missing = [t for t in self.placeholders if t not in given]
+        if missing:
+            lines = "".join(f"\n    {t.describe()}" for t in missing)
+            raise FeedError(f"the fetches need placeholders that were not fed:{lines}")
+        return tuple([given[t] for t in self.placeholders])
+
+    def target(self, key: Any) -> Tensor:
+        """The placeholder that ``key`` (itself or its name) stands for."""
+        if isinstance(key, Tensor):
+            if key.node.op is not PLACEHOLDER:
+                raise FeedError(f"only placeholders can be fed, got {key.describe()}")
+            return key
+        if not isinstance(key, str):
+            raise FeedError(f"a feed's key is a placeholder or its name, got {key!r}")
+        found = self._by_name.get(key, [])
+        if not found:
+            known = ", ".join(sorted(self._by_name)) or "none with a name"
+            raise FeedError(f"no placeholder named {key!r} is needed by these fetches; they need: {known}")
+        if len(found) > 1:
+            lines = "".join(f"\n    {t.describe()}" for t in found)
+            raise FeedError(f"the name {key!r} is shared by several placeholders; feed them by tensor:{lines}")
+        return found[0]
+
+    def bind(self, shapes: tuple[tuple[int, ...], ...]) -> dict[Symbol, int]:
+        """Values of all symbolic extents for feeds of these shapes; checked once per combination."""
+        values = self._bound.get(shapes)
+        if values is None:
+            values = self._solve(shapes)
+            if len(self._bound) >= 1024:
+                self._bound.pop(next(iter(self._bound)))
+            self._bound[shapes] = values
+        return values
+
+    def _solve(self, shapes: tuple[tuple[int, ...], ...]) -> dict[Symbol, int]:
+        values: dict[Symbol, int] = {}
+        source: dict[Symbol, str] = {}
+        later: list[tuple[Dim, int, str]] = []
+        for tensor, shape in zip(self.placeholders, shapes, strict=True):
+            for axis, (extent, found) in enumerate(zip(tensor.shape, shape, strict=True)):
+                if isinstance(extent, Dim):
+                    place = f"axis {axis} of {tensor.name!r} (shape {shape})"
+                    later.append((extent, found, place))
+        for extent, found, place in sorted(later, key=lambda item: len(symbols(item[0])) + (len(item[0].terms) > 1)):
+            _solve_one(extent, found, place, values, source)
+        for a, b, node in self._constraints:
+            _check(a, b, node, values, source)
+        return values
+
+
+def _distinct_constraints(nodes: Iterable[Node]) -> list[tuple[Extent, Extent, Node]]:
+    seen: dict[tuple[Extent, Extent], Node] = {}
+    for node in nodes:
+        for pair in node.constraints:
+            seen.setdefault(pair, node)
+    return [(a, b, node) for (a, b), node in seen.items()]
+
+
+def _solve_one(extent: Dim, found: int, place: str, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
+    unknown = [s for s in symbols(extent) if s not in values]
+    if len(unknown) == 1:
+        symbol = unknown[0]
+        value = _solve_linear(extent, symbol, found, values)
+        if value is not None:
+            values[symbol], source[symbol] = value, place
+            return
+    if unknown:
+        raise FeedError(f"{place}: the extent {extent} does not determine {', '.join(map(str, unknown))}; give it a placeholder axis of its own")
+    expected = evaluate(extent, values)
+    if expected != found:
+        origin = "; ".join(f"{s} is {values[s]} from {source[s]}" for s in sorted(symbols(extent), key=str))
+        raise FeedError(f"{place}: the extent {extent} must be {expected}, got {found} ({origin})")
+
+
+def _solve_linear(extent: Dim, symbol: Symbol, found: int, values: dict[Symbol, int]) -> int | None:
+    base = evaluate(extent, {**values, symbol: 0})
+    slope = evaluate(extent, {**values, symbol: 1}) - base
+    if slope == 0 or (found - base) % slope:
+        return None
+    value = (found - base) // slope
+    return value if value >= 0 and evaluate(extent, {**values, symbol: value}) == found else None
+
+
+def _check(a: Extent, b: Extent, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
+    unbound = sorted({str(s) for e in (a, b) for s in symbols(e) if s not in values})
+    if unbound:
+        raise FeedError(
+            f"the extent {', '.join(unbound)}, used by {node.op.name} at {node.where}, is the extent of no fed placeholder"
+        )
+    try:
+        left, right = evaluate(a, values), evaluate(b, values)
+    except ValueError as error:
+        raise FeedError(f"{node.op.name} at {node.where}: {error}") from error
+    if left != right:
+        lines = "".join(
+            f"\n    {s} = {values[s]} from {source[s]}" for e in (a, b) for s in sorted(symbols(e), key=str) if s in source
+        )
+        operands = "".join(f"\n    {t.describe()}" for t in node.inputs)
+        raise FeedError(
+            f"{node.op.name} at {node.where} needs equal extents, and the feeds make {a} = {left} but {b} = {right}:{lines}\n"
+            f"  operands:{operands}"
+        )

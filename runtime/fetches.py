@@ -1,0 +1,64 @@
+"""Fetches: any nesting of tensors and updates, flattened for the compiler and rebuilt around the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.errors import FetchError
+from graphc.node import Node, Tensor
+from graphc.state import Update, check_updates
+from passes.graph import Graph
+
+Rebuild = Callable[[Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Fetches:
+    """A flattened fetch: the graph of what is wanted, and how its results are put back in the caller's structure."""
+
+    graph: Graph
+    rebuild: Rebuild
+
+
+def flatten(fetches: Any) -> Fetches:
+    """Flatten lists, tuples, named tuples and dicts of tensors and updates. ``FetchError`` for anything else."""
+    outputs: list[Tensor] = []
+    assigns: list[Node] = []
+    rebuild = _flatten(fetches, outputs, assigns, "fetches")
+    return Fetches(Graph(tuple(outputs), check_updates(assigns)), rebuild)
+
+
+def _flatten(fetch: Any, outputs: list[Tensor], assigns: list[Node], path: str) -> Rebuild:
+    if isinstance(fetch, Tensor):
+        place = len(outputs)
+        outputs.append(fetch)
+        return lambda results: results[place]
+    if isinstance(fetch, Update):
+        assigns.extend(fetch.assigns)
+        return lambda results: None
+    if isinstance(fetch, dict):
+        parts = {k: _flatten(v, outputs, assigns, f"{path}[{k!r}]") for k, v in fetch.items()}
+        return lambda results: {k: part(results) for k, part in parts.items()}
+    if isinstance(fetch, (list, tuple)):
+        items = [_flatten(v, outputs, assigns, f"{path}[{i}]") for i, v in enumerate(fetch)]
+        if hasattr(fetch, "_fields"):
+            kind = type(fetch)
+            return lambda results: kind(*(item(results) for item in items))
+        if isinstance(fetch, tuple):
+            return lambda results: tuple([item(results) for item in items])
+        return lambda results: [item(results) for item in items]
+    hint = "; fetch tensors themselves, not their names" if isinstance(fetch, str) else ""
+    raise FetchError(f"{path}: can fetch tensors, updates and nestings of them, got {type(fetch).__name__} {fetch!r}{hint}")
+
+
+def cache_key(fetches: Any) -> Any:
+    """A hashable key under which the same fetch structure of the same tensors is found again."""
+    if isinstance(fetches, (Tensor, Update)):
+        return fetches
+    if isinstance(fetches, dict):
+        return (dict, tuple((k, cache_key(v)) for k, v in fetches.items()))
+    if isinstance(fetches, (list, tuple)):
+        return (type(fetches), tuple([cache_key(v) for v in fetches]))
+    return (type(fetches), id(fetches))

@@ -1,0 +1,181 @@
+"""The values of parameters in one session, and their files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from graphc.errors import CheckpointError, SessionError
+from graphc.node import Tensor
+from graphc.state import PARAMETER
+from runtime.feeds import convert
+
+Array = np.ndarray[Any, Any]
+_ALIGNMENT = 64
+_RUNS = "graphc.run_counter"
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialised array whose data starts on a 64-byte boundary."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class ParameterStore:
+    """Holds one array per parameter, at an address that never changes.
+
+    A parameter's first value comes from an entry of a loaded file that waits for its name, or from its initialiser,
+    drawn from the session's seed and the parameter's place among those the session has met.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._arrays: dict[Tensor, Array] = {}
+        self._names: dict[str, Tensor] = {}
+        self._waiting: dict[str, Array] = {}
+        self.run_counter = 0
+
+    def __iter__(self) -> Iterable[Tensor]:
+        return iter(self._arrays)
+
+    def meet(self, parameters: Iterable[Tensor]) -> None:
+        """Give every new parameter its first value, in order of creation; nothing is kept if one of them fails."""
+        new = sorted((p for p in parameters if p not in self._arrays), key=lambda p: p.node.serial)
+        names = dict(self._names)
+        arrays: dict[Tensor, Array] = {}
+        for offset, parameter in enumerate(new):
+            name = parameter.node.name
+            if name is not None:
+                self._claim(names, name, parameter)
+            arrays[parameter] = self._first_value(parameter, len(self._arrays) + offset)
+        self._names = names
+        self._arrays.update(arrays)
+        for parameter in new:
+            self._waiting.pop(parameter.name, None)
+
+    @staticmethod
+    def _claim(names: dict[str, Tensor], name: str, parameter: Tensor) -> None:
+        other = names.setdefault(name, parameter)
+        if other is not parameter:
+            raise SessionError(
+                f"two parameters are named {name!r}:\n    {other.describe()}\n    {parameter.describe()}\n"
+                f"  give one of them another name="
+            )
+
+    def _first_value(self, parameter: Tensor, stream: int) -> Array:
+        shape = tuple(int(e) for e in parameter.shape)  # type: ignore[arg-type]  # a parameter's extents are ints
+        array = aligned_empty(shape, parameter.dtype)
+        waiting = self._waiting.get(parameter.name)
+        initial = parameter.node.attrs["initial"]
+        if waiting is not None:
+            _check_entry(parameter.name, waiting, parameter, "the loaded file")
+            array[...] = waiting
+        elif isinstance(initial, np.ndarray):
+            array[...] = initial
+        else:
+            rng = np.random.Generator(np.random.Philox(key=[self._seed, stream]))
+            drawn = np.asarray(initial(shape, parameter.dtype, rng))
+            if drawn.shape != shape:
+                raise SessionError(f"the initialiser of {parameter.describe()} returned shape {drawn.shape}, expected {shape}")
+            array[...] = drawn
+        return array
+
+    def array(self, parameter: Tensor) -> Array:
+        """The array that holds the value: internal, changed by runs."""
+        return self._arrays[parameter]
+
+    def find(self, parameter: Tensor | str) -> Tensor:
+        """The parameter itself, or the one of that name; it is given its first value if the session has not met it."""
+        if isinstance(parameter, str):
+            found = self._names.get(parameter)
+            if found is None:
+                known = ", ".join(sorted(self._names)) or "none with a name"
+                raise SessionError(f"this session has met no parameter named {parameter!r}; it knows: {known}")
+            return found
+        if not isinstance(parameter, Tensor) or parameter.node.op is not PARAMETER:
+            shown = parameter.describe() if isinstance(parameter, Tensor) else repr(parameter)
+            raise SessionError(f"expected a parameter or its name, got {shown}")
+        self.meet([parameter])
+        return parameter
+
+    def set(self, parameter: Tensor | str, value: Any) -> None:
+        """Replace a value; ``FeedError`` if shape or kind does not fit."""
+        target = self.find(parameter)
+        self._arrays[target][...] = convert(value, target, f"parameter {target.name!r}")
+
+    # Files.
+
+    def save(self, path: str | os.PathLike[str], chosen: Mapping[str, Tensor] | None = None) -> None:
+        """Write ``chosen`` (or everything held) as safetensors, atomically: the old file or the new one, never a part."""
+        if chosen is None:
+            chosen = {p.name: p for p in self._arrays}
+        else:
+            self.meet(chosen.values())
+        entries = {name: np.ascontiguousarray(self._arrays[p]) for name, p in chosen.items()}
+        data = safetensors.numpy.save(entries, metadata={"format": "graphc", _RUNS: str(self.run_counter)})
+        _write_atomically(path, data)
+
+    def load(
+        self, path: str | os.PathLike[str], names: Mapping[str, Tensor] | None = None, *, strict: bool = True
+    ) -> None:
+        """Restore by name. Entries for parameters not met yet wait for them. On any error nothing has changed."""
+        entries, metadata = _read(path)
+        known = dict(names) if names is not None else {p.name: p for p in self._arrays}
+        missing = sorted(set(known) - set(entries))
+        if strict and missing:
+            raise CheckpointError(
+                f"{path} lacks {len(missing)} parameter(s) this session holds: {', '.join(missing[:8])}; "
+                f"it has: {', '.join(sorted(entries)[:8]) or 'nothing'}; strict=False keeps their present values"
+            )
+        for name, array in entries.items():
+            if name in known:
+                _check_entry(name, array, known[name], str(path))
+        self.meet(known.values())
+        for name, array in entries.items():
+            if name in known:
+                self._arrays[known[name]][...] = array
+            elif names is None:
+                self._waiting[name] = array
+        counter = metadata.get(_RUNS, "")
+        if names is None and counter.isdigit():
+            self.run_counter = int(counter)
+
+
+def _check_entry(name: str, array: Array, parameter: Tensor, source: str) -> None:
+    if array.shape != tuple(parameter.shape) or array.dtype != parameter.dtype:
+        raise CheckpointError(
+            f"{source}: entry {name!r} is {array.dtype}{list(array.shape)}, and the parameter is {parameter.describe()}; nothing was changed"
+        )
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}") from error
+    except Exception as error:  # the reader's own error types differ by version; all mean an unreadable file
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); nothing was changed") from error
+
+
+def _write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".graphc-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
