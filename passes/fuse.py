@@ -1,0 +1,301 @@
+"""Fusion: which nodes become one kernel.
+
+Nodes are visited readers first. A node joins the cluster of its readers when all of them sit in one cluster (then no cycle can
+arise), or when a bounded search shows that no other reader's cluster leads back to it; its value is then also stored.
+Views cost nothing and cheap nodes are computed again in every cluster that reads them. A reduction takes its producers
+with it, and is itself taken by readers over its result (an epilogue) or over its own input (a row-wise chain).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from graphc.dims import Unifier
+from graphc.node import Node, Tensor
+from graphc.opdef import Kind
+from passes.graph import Graph
+from passes.kernel_builder import Cluster, Map, identity_map, input_maps
+
+MAX_OPS = 64
+MAX_POINTERS = 16
+CHEAP = 3  # cost of what may be computed again per element of a broadcast
+DUPLICABLE = 1  # cost of what may be computed again in another kernel
+MAX_DUPLICATED = 4  # length of a chain computed again
+SEARCH = 256  # clusters visited before a merge is given up
+
+_FUSIBLE = {Kind.SCALAR, Kind.VIEW, Kind.RESHAPE, Kind.REDUCE}
+_ALIASES = {"expand_dims", "squeeze"}
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The result: clusters and nodes that are kernels of their own, and the tensors that live in memory."""
+
+    units: tuple[Cluster | Node, ...]
+    stored: frozenset[Tensor]
+
+
+@dataclass
+class _Unit:
+    """A cluster, or a node that is a kernel of its own; ``readers`` are the units that read what it stores."""
+
+    body: Cluster | Node
+    readers: set[int] = field(default_factory=set)
+
+
+def operands(node: Node) -> tuple[Tensor, ...]:
+    """What a node reads from memory or inside a kernel: its inputs; for a matrix product without their transposes."""
+    if node.op.kind is Kind.MATMUL:
+        return (*(untransposed(t)[0] for t in node.inputs[:2]), *node.inputs[2:])
+    return node.inputs
+
+
+def untransposed(tensor: Tensor) -> tuple[Tensor, bool]:
+    """The tensor whose last two axes were exchanged to give this one, and whether there is one."""
+    node = tensor.node
+    if node.op.name == "permute_dims":
+        axes = node.attrs["axes"]
+        if axes == (*range(len(axes) - 2), len(axes) - 1, len(axes) - 2):
+            return node.inputs[0], True
+    return tensor, False
+
+
+class Fusion:
+    """The state of one fusion. Units are numbered; ``_unit_of`` follows merges."""
+
+    def __init__(self, graph: Graph, unifier: Unifier, stored: Iterable[Tensor]) -> None:
+        self._graph = graph
+        self._canonical = unifier.canonical
+        self._stored: set[Tensor] = set(stored)
+        self._readers: dict[Tensor, list[Node]] = {t: [] for node in graph.nodes for t in node.outputs}
+        for node in graph.nodes:
+            for tensor in operands(node):
+                self._readers[tensor].append(node)
+        self._units: list[_Unit] = []
+        self._of: dict[Node, set[int]] = {}
+        self._duplicated: dict[Node, int] = {}
+
+    def run(self) -> Fused:
+        """Visit all nodes, readers first."""
+        for node in reversed(self._graph.nodes):
+            if node.op.kind in _FUSIBLE:
+                self._place(node)
+            elif node.op.kind is Kind.MATMUL:
+                self._alone(node)
+        index = {node: i for i, node in enumerate(self._graph.nodes)}
+        for unit in self._units:
+            if isinstance(unit.body, Cluster):
+                unit.body.nodes = dict.fromkeys(sorted(unit.body.nodes, key=index.__getitem__))
+        return Fused(tuple(u.body for u in self._units), frozenset(self._stored))
+
+    # Placing one node.
+
+    def _place(self, node: Node) -> None:
+        tensor = node.outputs[0]
+        units = self._reader_units(tensor)
+        stored = tensor in self._stored
+        if not stored and not units:
+            return
+        in_memory = stored or any(not isinstance(self._units[u].body, Cluster) for u in units)
+        if node.op.kind is Kind.RESHAPE or (in_memory and node.op.name in _ALIASES):
+            # The same memory under another shape: whoever makes the input must store it.
+            self._stored |= {tensor, node.inputs[0]}
+            self._of[node] = units
+        elif not stored and self._is_duplicable(node, units):
+            self._duplicate(node, units)
+        elif not self._join_any(node, units):
+            self._start(node, units)
+
+    def _reader_units(self, tensor: Tensor) -> set[int]:
+        found: set[int] = set()
+        for reader in self._readers[tensor]:
+            found.update(self._of.get(reader, ()))
+        return found
+
+    def _cluster(self, unit: int) -> Cluster | None:
+        body = self._units[unit].body
+        return body if isinstance(body, Cluster) else None
+
+    def _alone(self, node: Node) -> None:
+        units = {u for t in node.outputs for u in self._reader_units(t)}
+        self._of[node] = {len(self._units)}
+        self._units.append(_Unit(node, units))
+        self._stored.update(node.outputs)
+
+    def _start(self, node: Node, units: set[int]) -> None:
+        tensor = node.outputs[0]
+        self._stored.add(tensor)
+        if node.op.kind is Kind.REDUCE:
+            x, axes, keep = node.inputs[0], node.attrs["axis"], node.attrs["keepdims"]
+            cluster = Cluster(x.shape, frozenset(axes))
+            kept = [(a, e) for a, e in enumerate(x.shape) if keep or a not in axes]
+            out: Map = tuple(None if e == 1 or a in axes else a for a, e in kept)
+        else:
+            cluster = Cluster(tensor.shape, frozenset())
+            out = identity_map(tensor.shape, range(tensor.ndim))
+        cluster.outputs[tensor] = None
+        cluster.maps[tensor] = {out: None}
+        self._of[node] = {len(self._units)}
+        self._units.append(_Unit(cluster, units))
+        self._add(node, cluster)
+
+    def _add(self, node: Node, cluster: Cluster) -> None:
+        """Put ``node`` in ``cluster``, and note under which maps its inputs are needed."""
+        cluster.nodes[node] = None
+        reduced = sorted(cluster.reduced)
+        for out in list(cluster.maps[node.outputs[0]]):
+            for tensor, needed in zip(node.inputs, input_maps(node, out, reduced), strict=True):
+                cluster.maps.setdefault(tensor, {})[needed] = None
+
+    # Computing again.
+
+    def _is_duplicable(self, node: Node, units: set[int]) -> bool:
+        clusters = [self._cluster(u) for u in units]
+        if not all(c is not None and self._has_room(c, node) for c in clusters):
+            return False
+        if node.op.kind is Kind.VIEW or not node.inputs:
+            return True
+        if len(units) < 2 or node.op.kind is not Kind.SCALAR or node.op.cost > DUPLICABLE:
+            return False
+        return sum(1 for t in node.inputs if t.ndim) <= 1 and self._chain(node) <= MAX_DUPLICATED
+
+    def _chain(self, node: Node) -> int:
+        """Length of the longest chain of nodes computed again that would begin with ``node``."""
+        return 1 + max((self._duplicated.get(r, 0) for r in self._readers[node.outputs[0]]), default=0)
+
+    def _duplicate(self, node: Node, units: set[int]) -> None:
+        self._duplicated[node] = 0 if node.op.kind is Kind.VIEW else self._chain(node)
+        for unit in units:
+            cluster = self._cluster(unit)
+            assert cluster is not None
+            self._add(node, cluster)
+        self._of[node] = set(units)
+
+    # Joining readers.
+
+    def _join_any(self, node: Node, units: set[int]) -> bool:
+        """Put ``node`` into one of its readers' clusters, if there is one that may take it."""
+        tensor = node.outputs[0]
+        for unit in sorted(units, reverse=True):
+            cluster = self._cluster(unit)
+            others = units - {unit}
+            stored = tensor in self._stored or bool(others)
+            if cluster is None or not self._accepts(cluster, node, stored):
+                continue
+            if any(self._leads_to(u, unit) for u in others):
+                continue
+            if node.op.kind is Kind.REDUCE:
+                self._extend(cluster, node)
+            if stored:
+                self._stored.add(tensor)
+                cluster.outputs[tensor] = None
+            self._add(node, cluster)
+            self._of[node] = {unit}
+            self._units[unit].readers |= others
+            return True
+        return False
+
+    def _has_room(self, cluster: Cluster, node: Node) -> bool:
+        if len(cluster.nodes) >= MAX_OPS:
+            return False
+        outside = {t for t in cluster.maps if t.node not in cluster.nodes}
+        outside.discard(node.outputs[0])
+        outside.update(node.inputs)
+        return len(outside) + len(cluster.outputs) <= MAX_POINTERS
+
+    def _accepts(self, cluster: Cluster, node: Node, stored: bool) -> bool:
+        if not self._has_room(cluster, node):
+            return False
+        maps = list(cluster.maps[node.outputs[0]])
+        if node.op.kind is Kind.REDUCE:
+            return len(maps) == 1 and self._reduction_fits(cluster, node, maps[0])
+        full = [self._covers(cluster, m) for m in maps]
+        if stored:
+            return len(maps) == 1 and full[0]
+        if node.op.cost <= CHEAP:
+            return len(maps) <= 2
+        return len(maps) == 1 and (full[0] or self._hoistable(cluster, maps[0]))
+
+    def _covers(self, cluster: Cluster, out: Map) -> bool:
+        """Whether a value under ``out`` has one element per point of the frame, or of its outer axes."""
+        used = {a for a in out if a is not None}
+        if len(used) != sum(a is not None for a in out):
+            return False
+        wanted = {a for a, e in enumerate(cluster.frame) if e != 1}
+        return used >= wanted or (bool(cluster.reduced) and used >= wanted - cluster.reduced and not used & cluster.reduced)
+
+    def _hoistable(self, cluster: Cluster, out: Map) -> bool:
+        """Whether a value under ``out`` is constant along the innermost loop, so that it is computed once per row."""
+        used = {a for a in out if a is not None}
+        axes = [a for a, e in enumerate(cluster.frame) if e != 1]
+        missing = set(axes) - used
+        return not cluster.reduced and missing == set(axes[-1:])
+
+    # Reductions.
+
+    def _reduction_fits(self, cluster: Cluster, node: Node, out: Map) -> bool:
+        """Whether the cluster's frame is the reduction's input, or can be extended to it by the reduced axes."""
+        over = [self._canonical(node.inputs[0].shape[a]) for a in node.attrs["axis"]]
+        used = [a for a in out if a is not None]
+        wide = [a for a, e in enumerate(cluster.frame) if e != 1]
+        if not cluster.reduced and used == wide:
+            return True
+        reduced = sorted(cluster.reduced) or [a for a in wide if a not in used]
+        same_range = over == [self._canonical(cluster.frame[a]) for a in reduced]
+        if not same_range or used != [a for a in wide if a not in reduced]:
+            return False
+        if not self._is_read_along(cluster, node, reduced):
+            return True
+        # A row-wise chain: later stages walk the row again. The row must be innermost, and there must be many.
+        inner = node.inputs[0].ndim - len(over)
+        return bool(used) and list(node.attrs["axis"]) == [*range(inner, inner + len(over))] and wide[-len(reduced) :] == reduced
+
+    def _is_read_along(self, cluster: Cluster, node: Node, reduced: Sequence[int]) -> bool:
+        """Whether something that varies along the reduced axes depends on the reduction's result."""
+        if not cluster.reduced:
+            return True
+        pending, seen = [node.outputs[0]], set()
+        while pending:
+            for reader in self._readers[pending.pop()]:
+                if reader in cluster.nodes and reader not in seen:
+                    seen.add(reader)
+                    pending.append(reader.outputs[0])
+                    if any(a in reduced for out in cluster.maps[reader.outputs[0]] for a in out):
+                        return True
+        return False
+
+    def _extend(self, cluster: Cluster, node: Node) -> None:
+        """Make the axes that ``node`` reduces part of the frame, if they are not yet."""
+        if cluster.reduced:
+            return
+        (out,) = cluster.maps[node.outputs[0]]
+        wide = [a for a, e in enumerate(cluster.frame) if e != 1]
+        missing = [a for a in wide if a not in out]
+        if missing:
+            cluster.reduced = frozenset(missing)
+            return
+        extents = tuple(node.inputs[0].shape[a] for a in node.attrs["axis"])
+        start = len(cluster.frame)
+        cluster.frame += extents
+        cluster.reduced = frozenset(range(start, start + len(extents)))
+
+    # Order.
+
+    def _leads_to(self, start: int, goal: int) -> bool:
+        """Whether ``goal`` may depend on ``start``; True when the search grows too long to tell."""
+        seen = {start}
+        pending = [start]
+        while pending:
+            unit = pending.pop()
+            if unit == goal or len(seen) > SEARCH:
+                return True
+            fresh = self._units[unit].readers - seen
+            seen |= fresh
+            pending += fresh
+        return False
+
+
+def fuse(graph: Graph, unifier: Unifier, stored: Iterable[Tensor]) -> Fused:
+    """Cluster the nodes of ``graph``; ``stored`` must end up in memory whatever reads them."""
+    return Fusion(graph, unifier, stored).run()

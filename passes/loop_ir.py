@@ -1,0 +1,122 @@
+"""The loop IR: what one fused kernel does, on any device.
+
+A kernel runs over a grid of *axes*, in loop order. Each axis is parallel (``p``) or reduced (``r``); the roles form one of
+
+    p...p        elementwise
+    p...p r...r  reduction along the inner axes; its stages share the row
+    p...p r...r p  reduction along outer axes, over contiguous columns
+
+The body is a list of *stages*, each a list of instructions in single-assignment form; a value is named by its position in the
+kernel. A stage runs over the whole grid, or, where nothing in it varies along an ``r`` axis, once per point of the ``p``
+axes. The result of a ``reduce`` is read by later stages only. Pointer arguments know, per axis, whether their stride is 0,
+1 or a run-time number; everything else about shapes is a run-time number too, so that kernels are few.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from graphc.dtypes import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Instr:
+    """One instruction. ``args`` are values; ``attr`` depends on ``op``:
+
+    load, store: number of the pointer argument; const: the value; unary, binary, compare: the primitive's name; index: the axis;
+    extent: number of the run-time integer; reduce: the combining primitive; guard: number of the guard.
+    """
+
+    op: str
+    dtype: DType
+    args: tuple[int, ...] = ()
+    attr: Any = None
+
+    def __str__(self) -> str:
+        attr = "" if self.attr is None else f" {self.attr}"
+        args = "".join(f" v{a}" for a in self.args)
+        return f"{self.op}{attr}{args} : {self.dtype}"
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """A pointer argument: element type, "r", "w" or "rw", and per axis the stride's class "0", "1" or "s".
+
+    ``per_split`` marks the partial results of a split reduction, which have one slice per split.
+    """
+
+    dtype: DType
+    mode: str
+    strides: str
+    per_split: bool = False
+
+
+@dataclass(frozen=True)
+class LoopKernel:
+    """One kernel. ``split`` cuts the reduced range into slices whose partial results another kernel combines."""
+
+    roles: str
+    args: tuple[Arg, ...]
+    stages: tuple[tuple[Instr, ...], ...]
+    extents: int = 0
+    guards: int = 0
+    split: bool = False
+
+    @cached_property
+    def numbered(self) -> tuple[tuple[tuple[int, Instr], ...], ...]:
+        """The stages with each instruction's value number."""
+        numbers = iter(range(sum(map(len, self.stages))))
+        return tuple(tuple((next(numbers), instr) for instr in stage) for stage in self.stages)
+
+    def instructions(self) -> Iterator[Instr]:
+        """All instructions in order."""
+        for stage in self.stages:
+            yield from stage
+
+    @cached_property
+    def text(self) -> str:
+        """The kernel in readable form; two kernels are the same exactly when their texts are."""
+        lines = [f"kernel {self.roles}{' split' if self.split else ''} extents={self.extents} guards={self.guards}"]
+        for i, a in enumerate(self.args):
+            lines.append(f"  arg {i}: {a.dtype} {a.mode} [{a.strides}]{' per split' if a.per_split else ''}")
+        for k, stage in enumerate(self.numbered):
+            lines.append(f"  stage {k}:")
+            lines += [f"    {'' if i.op in ('store', 'guard') else f'v{n} = '}{i}" for n, i in stage]
+        return "\n".join(lines)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the text, which names the kernel."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def levels(self) -> dict[int, int]:
+        """For each value, how deep in the loops it varies: 0 nowhere, 1 along the outer axes, 2 along the innermost loop.
+
+        The innermost loop is the last axis, or all ``r`` axes when the last axis is one.
+        """
+        depth = len(self.roles)
+        first_inner = self.roles.index("r") if self.roles.endswith("r") else depth - 1
+        found: dict[int, int] = {}
+        for stage in self.numbered:
+            for number, instr in stage:
+                found[number] = self._level(instr, first_inner, found)
+        return found
+
+    def _level(self, instr: Instr, first_inner: int, found: dict[int, int]) -> int:
+        if instr.op == "index":
+            return 2 if instr.attr >= first_inner else 1
+        if instr.op == "reduce":
+            return 2 if self.roles.endswith("p") else (1 if first_inner else 0)
+        own = 0
+        if instr.op in ("load", "store"):
+            strides = self.args[instr.attr].strides
+            moving = [axis for axis, s in enumerate(strides) if s != "0"]
+            own = 0 if not moving else (2 if moving[-1] >= first_inner else 1)
+            if self.args[instr.attr].per_split:
+                own = max(own, 1)
+        return max([own, *(found[a] for a in instr.args)])

@@ -1,0 +1,134 @@
+"""The compiled program, before any device: buffers, and calls of kernels on them, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc.dims import Extent
+from graphc.dtypes import DType
+from graphc.node import Node, Tensor
+from passes.loop_ir import LoopKernel
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A contiguous piece of memory.
+
+    kind: "feed", "parameter", "constant" and "extent" hold what their tensor says; "output" is allocated for the caller at each run; "temp" lives in
+    the arena from its first to its last use; "partial" is a temp with one slice per split of the call that fills it.
+    """
+
+    id: int
+    kind: str
+    shape: tuple[Extent, ...]
+    dtype: DType
+    tensor: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A pointer argument of a call: a buffer, and its stride along each axis of the kernel, in elements."""
+
+    buffer: Buffer
+    strides: tuple[Extent, ...]
+
+
+@dataclass(frozen=True)
+class LoopCall:
+    """A call of a loop kernel: operands, the extents of its axes, and its run-time integers."""
+
+    kernel: LoopKernel
+    operands: tuple[Operand, ...]
+    axes: tuple[Extent, ...]
+    extents: tuple[Extent, ...]
+    label: str
+    nodes: tuple[Node, ...]
+    guards: tuple[Node, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Buffer, ...]:
+        return tuple(o.buffer for o, a in zip(self.operands, self.kernel.args, strict=True) if "r" in a.mode)
+
+    @property
+    def writes(self) -> tuple[Buffer, ...]:
+        return tuple(o.buffer for o, a in zip(self.operands, self.kernel.args, strict=True) if "w" in a.mode)
+
+
+@dataclass(frozen=True)
+class GemmCall:
+    """``c = alpha * op(a) @ op(b) + beta * c`` for each matrix of a batch; alpha None is 1."""
+
+    a: Buffer
+    b: Buffer
+    c: Buffer
+    trans_a: bool
+    trans_b: bool
+    batch: Extent
+    m: Extent
+    n: Extent
+    k: Extent
+    alpha: Buffer | None
+    beta: int
+    label: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def reads(self) -> tuple[Buffer, ...]:
+        found = [self.a, self.b]
+        if self.alpha is not None:
+            found.append(self.alpha)
+        if self.beta:
+            found.append(self.c)
+        return tuple(found)
+
+    @property
+    def writes(self) -> tuple[Buffer, ...]:
+        return (self.c,)
+
+
+@dataclass(frozen=True)
+class CopyCall:
+    """All bytes of one buffer to another of the same type."""
+
+    source: Buffer
+    target: Buffer
+    label: str
+    nodes: tuple[Node, ...] = ()
+
+    @property
+    def reads(self) -> tuple[Buffer, ...]:
+        return (self.source,)
+
+    @property
+    def writes(self) -> tuple[Buffer, ...]:
+        return (self.target,)
+
+
+Call = LoopCall | GemmCall | CopyCall
+
+
+@dataclass(frozen=True)
+class Output:
+    """A fetched tensor: the buffer that holds it, and its own shape (a reshape of the buffer's)."""
+
+    buffer: Buffer
+    shape: tuple[Extent, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Calls in order. Everything a device needs; nothing about one."""
+
+    buffers: tuple[Buffer, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Output, ...]
+    constants: Mapping[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def kernels(self) -> tuple[Call, ...]:
+        """The calls, as the public face names them."""
+        return self.calls

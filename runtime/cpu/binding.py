@@ -1,0 +1,194 @@
+"""Binding: a program at known extents becomes the runner's table, argument words and address patches. No compilation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.dims import Extent, Symbol, evaluate
+from passes.kernel_builder import split_source
+from passes.memory import plan_memory
+from passes.program import Buffer, CopyCall, GemmCall, LoopCall, Program
+from runtime.cpu import grid as grids
+from runtime.cpu.fixed_kernels import gemm_address
+from runtime.cpu.layout import layout_of
+from runtime.cpu.runner import CALL, COLUMNS
+
+Array = np.ndarray[Any, Any]
+# Where addresses are counted from: the arena, this binding's own scalars, the status word; then the program's buffers.
+ARENA, SCALARS, STATUS, FIRST = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A program ready to run: everything but the addresses of ``bases``, which the runner fills in."""
+
+    table: Array
+    words: Array
+    patches: Array
+    scalars: Array
+    arena_size: int
+    output_shapes: tuple[tuple[int, ...], ...]
+    largest_live: int
+
+
+class Binder:
+    """Binds one program. ``slots`` numbers the buffers whose addresses come from outside (feeds, parameters, constants, outputs)."""
+
+    def __init__(self, program: Program, addresses: Sequence[int], slots: Mapping[int, int], threads: int) -> None:
+        self._program = program
+        self._addresses = addresses
+        self._slots = slots
+        self._threads = threads
+        self._costs = [grids.work_per_element(c.kernel) if isinstance(c, LoopCall) else 0.0 for c in program.calls]
+
+    def bind(self, values: Mapping[Symbol, int]) -> Bound:
+        """The program at these extents."""
+        return _Binding(self._program, self._addresses, self._slots, self._threads, self._costs, values).finish()
+
+
+class _Binding:
+    def __init__(
+        self, program: Program, addresses: Sequence[int], slots: Mapping[int, int], threads: int, costs: Sequence[float],
+        values: Mapping[Symbol, int],
+    ) -> None:  # fmt: skip
+        self._program = program
+        self._addresses = addresses
+        self._slots = slots
+        self._threads = threads
+        self._costs = costs
+        self._values = values
+        self._memo: dict[Extent, int] = {}
+        self._splits: dict[int, int] = {}
+        self._grids = [self._loop_grid(c, cost) for c, cost in zip(program.calls, costs, strict=True)]
+        self._sizes = {b.id: self._bytes(b) for b in program.buffers}
+        self._scalars = np.zeros(2 + len(program.buffers), np.int64)
+        self._scalar_count = 0
+        self._scalar_of: dict[Any, int] = {}
+        self._words: list[int] = []
+        self._patches: list[tuple[int, int, int]] = []
+        self._table: list[list[int]] = []
+
+    def finish(self) -> Bound:
+        plan = plan_memory(self._program, self._sizes)
+        self._offsets = plan.offsets
+        for number, call in enumerate(self._program.calls):
+            if isinstance(call, LoopCall):
+                self._loop(number, call)
+            elif isinstance(call, GemmCall):
+                self._gemm(number, call)
+            else:
+                self._copy(number, call)
+        shapes = tuple(tuple(self._number(e) for e in o.buffer.shape) for o in self._program.outputs)
+        table = np.array(self._table, np.int64).reshape(-1, COLUMNS)
+        patches = np.array(self._patches, np.int64).reshape(-1, 3)
+        words = np.array(self._words or [0], np.int64)
+        return Bound(table, words, patches, self._scalars, plan.size, shapes, plan.largest_live)
+
+    # Numbers.
+
+    def _number(self, extent: Any) -> int:
+        if type(extent) is int:
+            return extent
+        partial = split_source(extent)
+        if partial is not None:
+            return self._splits[partial.id]
+        found = self._memo.get(extent)
+        if found is None:
+            found = self._memo[extent] = evaluate(extent, self._values)
+        return found
+
+    def _loop_grid(self, call: Any, cost: float) -> grids.Grid | None:
+        if not isinstance(call, LoopCall):
+            return None
+        extents = tuple(self._number(e) for e in call.axes)
+        grid = grids.loop_grid(call.kernel, extents, cost)
+        for buffer in call.writes:
+            if buffer.kind == "partial":
+                self._splits[buffer.id] = grid.splits
+        return grid
+
+    def _bytes(self, buffer: Buffer) -> int:
+        count = math.prod(self._number(e) for e in buffer.shape)
+        return count * buffer.dtype.itemsize * self._splits.get(buffer.id, 1)
+
+    # Words.
+
+    def _address(self, word: int, buffer: Buffer) -> None:
+        """Have the runner put the buffer's address at ``word``."""
+        if buffer.kind in ("temp", "partial"):
+            self._patches.append((word, ARENA, self._offsets[buffer.id]))
+        elif buffer.kind == "extent":
+            assert buffer.tensor is not None
+            value = self._number(buffer.tensor.node.attrs["extent"])
+            self._patches.append((word, SCALARS, 8 * self._scalar(value, buffer.dtype)))
+        else:
+            self._patches.append((word, self._slots[buffer.id], 0))
+
+    def _scalar(self, value: float, dtype: Any) -> int:
+        """Slot of a scalar that this binding holds."""
+        key = (value, dtype)
+        slot = self._scalar_of.get(key)
+        if slot is None:
+            slot = self._scalar_of[key] = self._scalar_count
+            self._scalars[slot : slot + 1].view(dtype)[0] = value
+            self._scalar_count += 1
+        return slot
+
+    def _instruction(self, number: int, start: int, blocks: int, work: float, check: int = 0) -> None:
+        ways = grids.ways(work, blocks, self._threads)
+        self._table.append([CALL, self._addresses[number], start, blocks, ways, check, 0, 0])
+
+    def _loop(self, number: int, call: LoopCall) -> None:
+        kernel, layout = call.kernel, layout_of(call.kernel)
+        grid = self._grids[number]
+        assert grid is not None
+        start = len(self._words)
+        words = [0] * layout.size
+        words[: len(call.axes)] = [self._number(e) for e in call.axes]
+        words[layout.grid : layout.grid + 4] = [grid.rows, grid.cols, grid.col_blocks, grid.per_split]
+        for (argument, axis), word in layout.stride.items():
+            words[word] = self._number(call.operands[argument].strides[axis])
+        for argument, word in layout.split_stride.items():
+            words[word] = math.prod(self._number(e) for e in call.operands[argument].buffer.shape)
+        words[layout.extents : layout.extents + kernel.extents] = [self._number(e) for e in call.extents]
+        self._words += words
+        for argument, operand in enumerate(call.operands):
+            self._address(start + layout.address[argument], operand.buffer)
+        for k in range(kernel.guards):
+            self._patches.append((start + layout.guards + k, STATUS, 0))
+        self._instruction(number, start, grid.blocks, grid.work, int(kernel.guards > 0))
+
+    def _gemm(self, number: int, call: GemmCall) -> None:
+        m, n, k, batch = (self._number(e) for e in (call.m, call.n, call.k, call.batch))
+        grid = grids.gemm_grid(m, n, k, batch)
+        item = call.c.dtype.itemsize
+        start = len(self._words)
+        lda, ldb = (m if call.trans_a else k), (k if call.trans_b else n)
+        self._words += [
+            gemm_address(call.c.dtype), ord("T" if call.trans_a else "N"), ord("T" if call.trans_b else "N"), m, n, k,
+            max(lda, 1), max(ldb, 1), 0, 0, grid.size, grid.per_matrix, int(grid.by_columns), m * k * item, k * n * item,
+            m * n * item, 0, 0, 0,
+        ]  # fmt: skip
+        if call.alpha is None:
+            self._patches.append((start + 8, SCALARS, 8 * self._scalar(1.0, call.c.dtype)))
+        else:
+            self._address(start + 8, call.alpha)
+        self._patches.append((start + 9, SCALARS, 8 * self._scalar(float(call.beta), call.c.dtype)))
+        for word, buffer in ((16, call.a), (17, call.b), (18, call.c)):
+            self._address(start + word, buffer)
+        empty = m == 0 or n == 0 or batch == 0
+        self._instruction(number, start, 0 if empty else batch * grid.per_matrix, grid.work)
+
+    def _copy(self, number: int, call: CopyCall) -> None:
+        size = self._sizes[call.source.id]
+        block = 2**18
+        start = len(self._words)
+        self._words += [size, block, 0, 0]
+        self._address(start + 2, call.source)
+        self._address(start + 3, call.target)
+        self._instruction(number, start, math.ceil(size / block), size / 4)

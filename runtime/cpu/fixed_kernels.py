@@ -1,0 +1,63 @@
+"""Kernels that are not loops over elements: matrix products through BLAS, and copies. Same ABI, same cache."""
+
+from __future__ import annotations
+
+from numba.extending import get_cython_function_address
+
+from graphc.dtypes import DType
+
+_HEADER = "from runtime.cpu.intrinsics import *\n\n\n"
+
+# Words of a matrix product's argument block.
+GEMM_WORDS = (
+    "function", "trans_a", "trans_b", "m", "n", "k", "lda", "ldb", "alpha", "beta", "block", "blocks_per_matrix",
+    "by_columns", "stride_a", "stride_b", "stride_c", "a", "b", "c",
+)  # fmt: skip
+COPY_WORDS = ("bytes", "block", "source", "target")
+
+_GEMM = '''def {name}(args, scratch, lo, hi):
+    w = ptr_int64(args)
+    function, trans_a, trans_b, m, n, k, lda, ldb = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+    alpha, beta, size, per_matrix, by_columns = w[8], w[9], w[10], w[11], w[12]
+    for block in range(lo, hi):
+        matrix = block // per_matrix
+        first = (block - matrix * per_matrix) * size
+        a = w[16] + matrix * w[13]
+        b = w[17] + matrix * w[14]
+        c = w[18] + matrix * w[15]
+        rows, columns = m, n
+        if by_columns != 0:
+            columns = min(size, n - first)
+            b += first * {bytes} * (ldb if trans_b == {T} else 1)
+            c += first * {bytes}
+        else:
+            rows = min(size, m - first)
+            a += first * {bytes} * (1 if trans_a == {T} else lda)
+            c += first * {bytes} * n
+        # BLAS sees columns first: the transposed product of the exchanged operands has the same memory.
+        call_gemm(function, trans_b, trans_a, columns, rows, k, alpha, b, ldb, a, lda, beta, c, n)
+'''
+
+_COPY = '''def {name}(args, scratch, lo, hi):
+    w = ptr_int64(args)
+    for block in range(lo, hi):
+        first = block * w[1]
+        copy_bytes(w[3] + first, w[2] + first, min(w[1], w[0] - first))
+'''
+
+
+def gemm_source(dtype: DType) -> tuple[str, str]:
+    """Label and source (with a ``{name}`` to fill) of the matrix product for float32 or float64."""
+    text = _HEADER + _GEMM.replace("{bytes}", str(dtype.itemsize)).replace("{T}", str(ord("T")))
+    return f"gemm_{dtype}", text
+
+
+def copy_source() -> tuple[str, str]:
+    """Label and source of the copy of bytes."""
+    return "copy", _HEADER + _COPY
+
+
+def gemm_address(dtype: DType) -> int:
+    """Address of SciPy's BLAS ``sgemm`` or ``dgemm`` in this process."""
+    name = {"float32": "sgemm", "float64": "dgemm"}[str(dtype)]
+    return int(get_cython_function_address("scipy.linalg.cython_blas", name))

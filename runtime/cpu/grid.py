@@ -1,0 +1,97 @@
+"""How a call is cut into blocks, and over how many threads. Blocks depend on shapes alone, so results do not depend on threads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from passes.loop_ir import LoopKernel
+from runtime.cpu.printer import COLUMNS
+from runtime.cpu.scalars import LANES
+
+BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for the second-level cache
+MAX_SPLITS = 64
+PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
+_COSTLY = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf", "pow", "sin", "cos"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Blocks of one call, and the words that tell the kernel their bounds."""
+
+    rows: int
+    cols: int
+    col_blocks: int
+    per_split: int
+    blocks: int
+    splits: int
+    work: float
+
+
+def work_per_element(kernel: LoopKernel) -> float:
+    """Simple operations per element, roughly."""
+    return 1 + sum(8.0 if i.attr in _COSTLY else 0.5 for i in kernel.instructions())
+
+
+def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid:
+    """The grid of a loop kernel over axes of these extents."""
+    roles = kernel.roles
+    total = math.prod(extents)
+    work = total * cost
+    columns = roles.endswith("p")
+    outer = [e for e, r in zip(extents, roles, strict=True) if r == "p"]
+    reduced = [e for e, r in zip(extents, roles, strict=True) if r == "r"]
+    if columns:
+        last = outer.pop()
+        widest = COLUMNS if reduced else BLOCK
+        cols = min(max(last, 1), widest)
+        if reduced and last > 2 * LANES and total > BLOCK:
+            cols = LANES
+        col_blocks = math.ceil(last / cols)
+    else:
+        last, cols, col_blocks = 1, 1, 1
+    if kernel.split:
+        leading = math.prod(reduced) if columns else (math.prod(reduced[:-1]) if len(reduced) > 1 else reduced[-1])
+        splits, per_split = _splits(leading, total, whole_lanes=not columns and len(reduced) == 1)
+        return Grid(1, cols, col_blocks, per_split, splits * col_blocks, splits, work)
+    count = math.prod(outer)
+    per_row = max(1, math.prod(reduced) * cols)
+    rows = max(1, min(max(count, 1), BLOCK // per_row))
+    row_blocks = math.ceil(count / rows)
+    return Grid(rows, cols, col_blocks, 0, row_blocks * col_blocks, 1, work)
+
+
+def _splits(leading: int, total: int, *, whole_lanes: bool) -> tuple[int, int]:
+    splits = max(1, min(MAX_SPLITS, total // BLOCK, leading))
+    per_split = max(1, math.ceil(leading / splits))
+    if whole_lanes:
+        per_split = math.ceil(per_split / LANES) * LANES
+    return max(1, math.ceil(leading / per_split)), per_split
+
+
+@dataclass(frozen=True)
+class GemmGrid:
+    """Blocks of a matrix product: rows or columns of the result per block."""
+
+    size: int
+    per_matrix: int
+    by_columns: bool
+    work: float
+
+
+def gemm_grid(m: int, n: int, k: int, batch: int) -> GemmGrid:
+    """Cut the longer side of the result, where there is enough work for several blocks."""
+    work = m * n * k / 8  # about sixteen multiply-adds in the time of one simple operation
+    parts = int(max(1, min(8, m * n * k / 2**20, max(m, n) // 16))) if batch == 1 else 1
+    by_columns = n > m
+    size = max(1, math.ceil(max(m, n) / parts))
+    if parts > 1:
+        size = math.ceil(size / 16) * 16
+    return GemmGrid(size, max(1, math.ceil(max(m, n) / size)), by_columns, work * batch)
+
+
+def ways(work: float, blocks: int, threads: int) -> int:
+    """Threads among which to share the blocks of a call."""
+    if work < PARALLEL_WORK:
+        return 1
+    return max(1, min(threads, blocks))

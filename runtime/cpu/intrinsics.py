@@ -1,0 +1,201 @@
+"""The few operations that kernels need and Numba's Python does not say: typed pointers, selects, and calls through addresses.
+
+Each emits its LLVM instructions in place, without a function of its own, so that it adds no symbol to a kernel and the loop
+vectoriser sees straight-line arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def _pointer(element: Any) -> Any:
+    """An intrinsic that turns an address into a pointer to ``element``."""
+
+    @intrinsic
+    def as_pointer(typing_context: Any, address: Any) -> Any:
+        signature = types.CPointer(element)(types.int64)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+        return signature, codegen
+
+    return as_pointer
+
+
+ptr_int8, ptr_int16, ptr_int32, ptr_int64 = (_pointer(t) for t in (types.int8, types.int16, types.int32, types.int64))
+ptr_uint8, ptr_uint16, ptr_uint32, ptr_uint64 = (
+    _pointer(t) for t in (types.uint8, types.uint16, types.uint32, types.uint64)
+)
+ptr_float32, ptr_float64 = _pointer(types.float32), _pointer(types.float64)
+
+
+@intrinsic
+def stack(typing_context: Any, like: Any, count: Any) -> Any:
+    """Uninitialised stack memory for ``count`` (a literal) elements of the type of ``like``. Nothing else can point to it."""
+    if not isinstance(count, types.IntegerLiteral):
+        raise TypeError("the size must be a literal")
+    signature = types.CPointer(like)(like, count)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element = context.get_data_type(sig.args[0])
+        return cgutils.alloca_once(builder, element, size=ir.Constant(_I64, sig.args[1].literal_value))
+
+    return signature, codegen
+
+
+@intrinsic
+def select(typing_context: Any, condition: Any, x: Any, y: Any) -> Any:
+    """``x`` if the condition holds, else ``y``, without a branch."""
+    if x != y:
+        raise TypeError(f"select: {x} and {y} differ")
+    signature = x(types.boolean, x, x)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(args[0], args[1], args[2])
+
+    return signature, codegen
+
+
+def _extremum(predicate: str) -> Any:
+    @intrinsic
+    def extremum(typing_context: Any, x: Any, y: Any) -> Any:
+        if x != y:
+            raise TypeError(f"{x} and {y} differ")
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            a, b = args
+            if isinstance(sig.args[0], types.Float):
+                chosen = builder.select(builder.fcmp_ordered(predicate, a, b), a, b)
+                return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
+            compare = builder.icmp_signed if sig.args[0].signed else builder.icmp_unsigned
+            return builder.select(compare(predicate, a, b), a, b)
+
+        return x(x, x), codegen
+
+    return extremum
+
+
+maximum, minimum = _extremum(">"), _extremum("<")
+
+
+def _llvm_unary(name: str) -> Any:
+    @intrinsic
+    def unary(typing_context: Any, x: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.call(builder.module.declare_intrinsic(name, [args[0].type]), args)
+
+        return x(x), codegen
+
+    return unary
+
+
+sqrt, fabs, floor, ceil = (_llvm_unary(f"llvm.{n}") for n in ("sqrt", "fabs", "floor", "ceil"))
+sin, cos = _llvm_unary("llvm.sin"), _llvm_unary("llvm.cos")
+
+
+@intrinsic
+def power(typing_context: Any, x: Any, y: Any) -> Any:
+    """``x ** y`` of floats, by the C library."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.call(builder.module.declare_intrinsic("llvm.pow", [args[0].type]), args)
+
+    return x(x, x), codegen
+
+
+@intrinsic
+def fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
+    """``x * y + z``, rounded once."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fma(args[0], args[1], args[2])
+
+    return x(x, x, x), codegen
+
+
+def _saturating(integer: Any, bits: int, signed: bool) -> Any:
+    """Conversion of a float to an integer type: values outside go to the nearest end, NaN to 0."""
+    name = "llvm.fptosi.sat" if signed else "llvm.fptoui.sat"
+
+    @intrinsic
+    def convert(typing_context: Any, x: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            result = ir.IntType(bits)
+            kind = "f32" if sig.args[0].bitwidth == 32 else "f64"
+            function_type = ir.FunctionType(result, [args[0].type])
+            function = cgutils.get_or_insert_function(builder.module, function_type, f"{name}.i{bits}.{kind}")
+            return builder.call(function, args)
+
+        return integer(x), codegen
+
+    return convert
+
+
+float_to_int8, float_to_int16 = _saturating(types.int8, 8, True), _saturating(types.int16, 16, True)
+float_to_int32, float_to_int64 = _saturating(types.int32, 32, True), _saturating(types.int64, 64, True)
+float_to_uint8, float_to_uint16 = _saturating(types.uint8, 8, False), _saturating(types.uint16, 16, False)
+float_to_uint32, float_to_uint64 = _saturating(types.uint32, 32, False), _saturating(types.uint64, 64, False)
+
+
+@intrinsic
+def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
+    """``memcpy`` between addresses that do not overlap."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _I8.as_pointer()
+        cgutils.raw_memcpy(
+            builder, builder.inttoptr(args[0], pointer), builder.inttoptr(args[1], pointer), args[2], ir.Constant(_I64, 1)
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_kernel(typing_context: Any, function: Any, args: Any, scratch: Any, lo: Any, hi: Any) -> Any:
+    """Call a kernel, ``void (int64 args, int64 scratch, int64 lo, int64 hi)``, through its address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 4)
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*([types.int64] * 5)), codegen
+
+
+@intrinsic
+def call_gemm(
+    typing_context: Any, function: Any, trans_a: Any, trans_b: Any, m: Any, n: Any, k: Any, alpha: Any, a: Any,
+    lda: Any, b: Any, ldb: Any, beta: Any, c: Any, ldc: Any,
+) -> Any:  # fmt: skip
+    """BLAS ``?gemm`` (column-major) through its address. Matrices and factors are addresses; sizes are int64."""
+    signature = types.void(*([types.int64] * 14))
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer = _I8.as_pointer()
+
+        def boxed(value: Any, width: Any) -> Any:
+            box = cgutils.alloca_once(builder, width)
+            builder.store(builder.trunc(value, width), box)
+            return builder.bitcast(box, pointer)
+
+        function_, ta, tb, m_, n_, k_, alpha_, a_, lda_, b_, ldb_, beta_, c_, ldc_ = values
+        address = [builder.inttoptr(v, pointer) for v in (alpha_, a_, b_, beta_, c_)]
+        args = [
+            boxed(ta, _I8), boxed(tb, _I8), boxed(m_, _I32), boxed(n_, _I32), boxed(k_, _I32), address[0], address[1],
+            boxed(lda_, _I32), address[2], boxed(ldb_, _I32), address[3], address[4], boxed(ldc_, _I32),
+        ]  # fmt: skip
+        kind = ir.FunctionType(ir.VoidType(), [pointer] * 13)
+        builder.call(builder.inttoptr(function_, kind.as_pointer()), args)
+        return context.get_dummy_value()
+
+    return signature, codegen

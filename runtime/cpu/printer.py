@@ -1,0 +1,290 @@
+"""From a loop kernel to the source of a Numba function with the kernel ABI.
+
+``kernel(args, scratch, lo, hi)`` runs blocks ``lo`` to ``hi``. A block is a range of rows (points of the outer ``p`` axes) and,
+where the innermost axis is parallel, a range of columns; in a split reduction, a range of the reduced axes. Values are
+computed as far out as they can be: once per call, once per row, or per element.
+
+Sums along a row go into LANES partial sums, element ``j`` into lane ``j % LANES``, which are then added in a fixed tree; sums over
+outer axes go into one sum per column, in order. Both vectorise as plain elementwise loops, and neither depends on threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from graphc.dtypes import DType
+from passes.loop_ir import Instr, LoopKernel
+from runtime.cpu import scalars
+from runtime.cpu.layout import layout_of
+from runtime.cpu.scalars import LANES
+
+COLUMNS = 1024  # columns that a block of a reduction over outer axes keeps on the stack
+
+
+def kernel_source(kernel: LoopKernel, name: str) -> str:
+    """Python source of a module that defines the kernel as function ``name``."""
+    return _Printer(kernel, name).source()
+
+
+class _Printer:
+    def __init__(self, kernel: LoopKernel, name: str) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.layout = layout_of(kernel)
+        self.lines: list[str] = []
+        self.depth = 0
+        self.levels = kernel.levels
+        self.dtypes: dict[int, DType] = {n: i.dtype for stage in kernel.numbered for n, i in stage}
+        self.hoisted: set[int] = set()
+        roles = kernel.roles
+        self.columns = roles.endswith("p")
+        self.outer = [a for a, r in enumerate(roles) if r == "p"]
+        if self.columns:
+            self.outer.pop()
+        self.reduced = [a for a, r in enumerate(roles) if r == "r"]
+        self.last = len(roles) - 1
+
+    # Writing.
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.depth + text)
+
+    @contextmanager
+    def block(self, head: str) -> Iterator[None]:
+        self.line(head)
+        self.depth += 1
+        before = len(self.lines)
+        yield
+        if len(self.lines) == before:
+            self.line("pass")
+        self.depth -= 1
+
+    def source(self) -> str:
+        comment = "".join(f"# {line}\n" for line in self.kernel.text.splitlines())
+        with self.block(f"def {self.name}(args, scratch, lo, hi):"):
+            self._prologue()
+            with self.block("for block in range(lo, hi):"):
+                self._grid()
+            self._report_guards()
+        return f"{comment}{scalars.HEADER}\n\n" + "\n".join(self.lines) + "\n"
+
+    def _prologue(self) -> None:
+        layout, kernel = self.layout, self.kernel
+        self.line("w = ptr_int64(args)")
+        for axis in range(len(kernel.roles)):
+            self.line(f"n{axis} = w[{axis}]")
+        for offset, label in enumerate(("rows", "cols", "col_blocks", "per_split")):
+            self.line(f"{label} = w[{layout.grid + offset}]")
+        for number, arg in enumerate(kernel.args):
+            self.line(f"p{number} = ptr_{scalars.storage(arg.dtype)}(w[{layout.address[number]}])")
+        for (number, axis), word in layout.stride.items():
+            self.line(f"s{number}_{axis} = w[{word}]")
+        for number, word in layout.split_stride.items():
+            self.line(f"s{number}_split = w[{word}]")
+        for k in range(kernel.extents):
+            self.line(f"e{k} = w[{layout.extents + k}]")
+        for k in range(kernel.guards):
+            self.line(f"bad{k} = int64(0)")
+        for number, instr in kernel.numbered[0]:
+            if self.levels[number] == 0 and instr.op not in ("store", "guard", "reduce"):
+                self._instruction(number, instr, {})
+                self.hoisted.add(number)
+        for number, instr in self._reductions():
+            size = COLUMNS if self.columns else LANES
+            self.line(f"acc{number} = stack({scalars.identity(instr.attr, instr.dtype)}, {size})")
+
+    def _reductions(self) -> list[tuple[int, Instr]]:
+        return [(n, i) for stage in self.kernel.numbered for n, i in stage if i.op == "reduce"]
+
+    def _report_guards(self) -> None:
+        for k in range(self.kernel.guards):
+            with self.block(f"if bad{k} != 0:"):
+                self.line(f"ptr_int64(w[{self.layout.guards + k}])[0] = 1")
+
+    # Blocks and rows.
+
+    def _grid(self) -> None:
+        if self.columns:
+            self.line("row_block = block // col_blocks")
+            self.line("c_lo = (block - row_block * col_blocks) * cols")
+            self.line(f"c_hi = min(c_lo + cols, n{self.last})")
+        else:
+            self.line("row_block = block")
+        if self.kernel.split:
+            self._split_range()
+            self._row({})
+            return
+        self._full_range()
+        if not self.outer:
+            self._row({})
+            return
+        total = " * ".join(f"n{a}" for a in self.outer)
+        with self.block(f"for row in range(row_block * rows, min(row_block * rows + rows, {total})):"):
+            self._row(self._decompose("row", self.outer))
+
+    def _split_range(self) -> None:
+        """The part of the reduced range that this block sums: of the leading reduced axes, or of the only one."""
+        if self.columns or len(self.reduced) > 1:
+            leading = self.reduced if self.columns else self.reduced[:-1]
+            total = " * ".join(f"n{a}" for a in leading)
+            self.line("q_lo = row_block * per_split")
+            self.line(f"q_hi = min(q_lo + per_split, {total})")
+            if not self.columns:
+                self.line("r_lo = 0")
+                self.line(f"r_hi = n{self.last}")
+        else:
+            self.line("r_lo = row_block * per_split")
+            self.line(f"r_hi = min(r_lo + per_split, n{self.last})")
+
+    def _full_range(self) -> None:
+        if not self.reduced:
+            return
+        leading = self.reduced if self.columns else self.reduced[:-1]
+        if leading:
+            self.line("q_lo = 0")
+            self.line(f"q_hi = {' * '.join(f'n{a}' for a in leading)}")
+        if not self.columns:
+            self.line("r_lo = 0")
+            self.line(f"r_hi = n{self.last}")
+
+    def _decompose(self, flat: str, axes: Sequence[int]) -> dict[int, str]:
+        """Index along each of ``axes``, from a flat index over them."""
+        if len(axes) == 1:
+            return {axes[0]: flat}
+        rest = flat
+        found: dict[int, str] = {}
+        for axis in reversed(axes[1:]):
+            self.line(f"{flat}_q{axis} = {rest} // n{axis}")
+            self.line(f"i{axis} = {rest} - {flat}_q{axis} * n{axis}")
+            rest, found[axis] = f"{flat}_q{axis}", f"i{axis}"
+        found[axes[0]] = rest
+        return found
+
+    def _row(self, outer: dict[int, str]) -> None:
+        for stage in self.kernel.numbered:
+            self._stage(list(stage), outer)
+
+    # One stage.
+
+    def _stage(self, stage: list[tuple[int, Instr]], outer: dict[int, str]) -> None:
+        reductions = [(n, i) for n, i in stage if i.op == "reduce"]
+        inner = [(n, i) for n, i in stage if self.levels[n] == 2 or i.op == "reduce"]
+        inner_numbers = {n for n, _ in inner}
+        over_rows = self.columns and bool(reductions)
+        for number, instr in stage:
+            if number not in inner_numbers and number not in self.hoisted and not over_rows:
+                self._instruction(number, instr, outer)
+        if not inner:
+            return
+        if over_rows:
+            self._sum_columns(stage, reductions, outer)
+        elif self.columns:
+            with self.block("for j in range(c_lo, c_hi):"):
+                self._instructions(inner, {**outer, self.last: "j"})
+        else:
+            self._walk_row(inner, reductions, outer)
+
+    def _instructions(self, instrs: Sequence[tuple[int, Instr]], indices: dict[int, str]) -> None:
+        for number, instr in instrs:
+            if instr.op != "reduce" and number not in self.hoisted:
+                self._instruction(number, instr, indices)
+
+    def _sum_columns(
+        self, stage: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], outer: dict[int, str]
+    ) -> None:
+        """One sum per column, over the outer reduced axes in order."""
+        with self.block("for l in range(c_hi - c_lo):"):
+            for number, instr in reductions:
+                self.line(f"acc{number}[l] = {scalars.identity(instr.attr, instr.dtype)}")
+        with self.block("for q in range(q_lo, q_hi):"):
+            indices = {**outer, **self._decompose("q", self.reduced)}
+            per_row = [(n, i) for n, i in stage if self.levels[n] < 2 and i.op != "reduce"]
+            self._instructions(per_row, indices)
+            with self.block("for l in range(c_hi - c_lo):"):
+                self.line("j = c_lo + l")
+                self._instructions([(n, i) for n, i in stage if self.levels[n] == 2], {**indices, self.last: "j"})
+                self._accumulate(reductions)
+
+    def _walk_row(
+        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], outer: dict[int, str]
+    ) -> None:
+        """The reduced axes of one row: a plain loop, or one that feeds the lanes of its reductions."""
+        for number, instr in reductions:
+            with self.block(f"for l in range(min(r_hi - r_lo, {LANES}) if r_hi > r_lo else 1):"):
+                self.line(f"acc{number}[l] = {scalars.identity(instr.attr, instr.dtype)}")
+        leading = self.reduced[:-1]
+        if leading:
+            with self.block("for q in range(q_lo, q_hi):"):
+                self._along_row(inner, reductions, {**outer, **self._decompose("q", leading)})
+        else:
+            self._along_row(inner, reductions, outer)
+        for number, instr in reductions:
+            self._combine_lanes(number, instr)
+
+    def _along_row(
+        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], indices: dict[int, str]
+    ) -> None:
+        if not reductions:
+            with self.block("for j in range(r_lo, r_hi):"):
+                self._instructions(inner, {**indices, self.last: "j"})
+            return
+        with self.block(f"for base in range(r_lo, r_hi, {LANES}):"):
+            with self.block(f"for l in range(min(r_hi - base, {LANES})):"):
+                self.line("j = base + l")
+                self._instructions(inner, {**indices, self.last: "j"})
+                self._accumulate(reductions)
+
+    def _accumulate(self, reductions: Sequence[tuple[int, Instr]]) -> None:
+        for number, instr in reductions:
+            self.line(f"acc{number}[l] = {scalars.binary(instr.attr, f'acc{number}[l]', f'v{instr.args[0]}', instr.dtype)}")
+
+    def _combine_lanes(self, number: int, instr: Instr) -> None:
+        """Add the lanes pairwise: the upper half to the lower half, until one is left."""
+        self.line(f"left = min(r_hi - r_lo, {LANES})")
+        with self.block("while left > 1:"):
+            self.line("half = (left + 1) // 2")
+            with self.block("for l in range(left - half):"):
+                pair = scalars.binary(instr.attr, f"acc{number}[l]", f"acc{number}[l + half]", instr.dtype)
+                self.line(f"acc{number}[l] = {pair}")
+            self.line("left = half")
+        self.line(f"v{number} = acc{number}[0]")
+
+    # One instruction.
+
+    def _instruction(self, number: int, instr: Instr, indices: dict[int, str]) -> None:
+        args = [self._operand(a) for a in instr.args]
+        if instr.op == "load":
+            text = scalars.load(f"p{instr.attr}", self._offset(instr.attr, indices), instr.dtype)
+        elif instr.op == "store":
+            target = f"p{instr.attr}[{self._offset(instr.attr, indices)}]"
+            self.line(f"{target} = {scalars.stored(args[0], instr.dtype)}")
+            return
+        elif instr.op == "guard":
+            self.line(f"bad{instr.attr} = bad{instr.attr} | int64({args[0]})")
+            return
+        elif instr.op == "index":
+            text = f"int64({indices[instr.attr]})"
+        elif instr.op == "extent":
+            text = f"e{instr.attr}"
+        else:
+            text = scalars.expression(instr, args, [self.dtypes[a] for a in instr.args])
+        self.line(f"v{number} = {text}")
+
+    def _operand(self, value: int) -> str:
+        """A value by name; a column's sum is read from where it was summed."""
+        if self.columns and any(n == value for n, _ in self._reductions()):
+            return f"acc{value}[j - c_lo]"
+        return f"v{value}"
+
+    def _offset(self, number: int, indices: dict[int, str]) -> str:
+        """Index of an argument's element, in elements from its address."""
+        terms: list[str] = []
+        for axis, kind in enumerate(self.kernel.args[number].strides):
+            if kind == "1":
+                terms.append(indices[axis])
+            elif kind == "s":
+                terms.append(f"{indices[axis]} * s{number}_{axis}")
+        if self.kernel.args[number].per_split:
+            terms.append(f"row_block * s{number}_split")
+        return " + ".join(terms) or "0"

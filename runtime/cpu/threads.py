@@ -1,0 +1,100 @@
+"""Numba's thread layer, and the thread count of the BLAS library.
+
+One thread pool does all the work: Numba's. BLAS is called on single blocks from its threads, so BLAS itself is told to use
+one thread while a session that uses it is open, and gets its own number back after the last one closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import glob
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from graphc.errors import SessionError
+
+_lock = threading.Lock()
+_serial = threading.RLock()  # for the workqueue layer, which aborts the process when two threads launch at once
+_layer: str | None = None
+_pid = 0
+
+
+def preload_tbb() -> None:
+    """Make pip's TBB known to the loader: Numba finds the library only when it is loaded already."""
+    pattern = os.path.join("lib", "libtbb.so.12")
+    for folder in {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.dirname(os.__file__)))}:
+        for file in glob.glob(os.path.join(folder, pattern)):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(file, mode=ctypes.RTLD_GLOBAL)
+                return
+
+
+def started(layer: str) -> None:
+    """Note that the thread layer is running in this process."""
+    global _layer, _pid
+    with _lock:
+        _layer, _pid = layer, os.getpid()
+
+
+def current_layer() -> str | None:
+    """Name of the thread layer that runs ("tbb", "omp", "workqueue"), or None before the first launch."""
+    return _layer
+
+
+@contextlib.contextmanager
+def launching() -> Iterator[None]:
+    """Around every parallel launch: refuses one that would hang or kill a forked child, and serialises where it must."""
+    if _layer in ("omp", "workqueue") and os.getpid() != _pid:
+        raise SessionError(
+            f"this process was forked after graphc had started its {_layer} threads, which do not survive a fork; "
+            f"use the 'spawn' start method (multiprocessing.set_start_method('spawn')), or open the first session in the child"
+        )
+    if _layer == "workqueue":
+        with _serial:
+            yield
+    else:
+        yield
+
+
+class _BlasThreads:
+    """Counts the users of single-threaded BLAS; the first sets it, the last restores what was set before."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._lock = threading.Lock()
+        self._limit: Any = None
+
+    def acquire(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                import scipy.linalg.cython_blas  # the library must be loaded to be found
+                from threadpoolctl import ThreadpoolController
+
+                controller = ThreadpoolController()
+                mine = [info["filepath"] for info in controller.info() if _is_scipy_blas(info)]
+                if mine:
+                    self._limit = controller.select(filepath=mine).limit(limits=1)
+                    self._limit.__enter__()
+                del scipy
+
+    def release(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._limit is not None:
+                self._limit.__exit__(None, None, None)
+                self._limit = None
+
+
+def _is_scipy_blas(info: dict[str, Any]) -> bool:
+    """SciPy's own copy where wheels bundle one; otherwise the BLAS that the whole process shares."""
+    if info["user_api"] != "blas":
+        return False
+    return "scipy" in info["filepath"] or "numpy" not in info["filepath"]
+
+
+blas_threads = _BlasThreads()
