@@ -181,7 +181,7 @@ class Fusion:
             cluster = self._cluster(unit)
             others = units - {unit}
             stored = tensor in self._stored or bool(others)
-            if cluster is None or not self._accepts(cluster, node, stored):
+            if cluster is None or tensor not in cluster.maps or not self._accepts(cluster, node, stored):
                 continue
             if any(self._leads_to(u, unit) for u in others):
                 continue

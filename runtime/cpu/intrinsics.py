@@ -38,12 +38,12 @@ ptr_uint8, ptr_uint16, ptr_uint32, ptr_uint64 = (
 ptr_float32, ptr_float64 = _pointer(types.float32), _pointer(types.float64)
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def stack(typing_context: Any, like: Any, count: Any) -> Any:
     """Uninitialised stack memory for ``count`` (a literal) elements of the type of ``like``. Nothing else can point to it."""
     if not isinstance(count, types.IntegerLiteral):
         raise TypeError("the size must be a literal")
-    signature = types.CPointer(like)(like, count)
+    signature = types.CPointer(types.unliteral(like))(types.unliteral(like), count)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         element = context.get_data_type(sig.args[0])
