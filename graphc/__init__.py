@@ -86,16 +86,16 @@ _LAZY = {
     "show_config": ("runtime.config", "show_config"),
     "export": ("passes.export", None),
 }
-_LANGUAGE = [
-    "Dim", "GraphcError", "Node", "Tensor", "Update", "abs", "add", "arange", "argmax", "argmin", "assign", "astype",
-    "broadcast_to", "constant", "data", "dim", "divide", "equal", "errors", "exp", "expand_dims", "expm1", "full_like",
-    "gradients", "greater", "greater_equal", "group", "init", "less", "less_equal", "log", "log1p", "log_softmax",
-    "logical_and", "logical_not", "logical_or", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean",
-    "min", "minimum", "multiply", "negative", "nn", "not_equal", "one_hot", "ones_like", "optim", "parameter",
-    "permute_dims", "placeholder", "pow", "relu", "reshape", "sigmoid", "sign", "softmax", "sqrt", "square", "squeeze",
-    "stop_gradient", "subtract", "sum", "tanh", "where", "zeros_like",
+__all__ = [
+    "Dim", "GraphcError", "Node", "Session", "Tensor", "Update", "__version__", "abs", "add", "arange", "argmax",
+    "argmin", "assign", "astype", "broadcast_to", "constant", "data", "dim", "divide", "equal", "errors", "exp",
+    "expand_dims", "expm1", "export", "full_like", "gradients", "greater", "greater_equal", "group", "init", "less",
+    "less_equal", "log", "log1p", "log_softmax", "logical_and", "logical_not", "logical_or", "logsumexp", "matmul",
+    "matrix_transpose", "max", "maximum", "mean", "min", "minimum", "multiply", "negative", "nn", "not_equal",
+    "one_hot", "ones_like", "optim", "parameter", "permute_dims", "placeholder", "pow", "relu", "reshape",
+    "show_config", "sigmoid", "sign", "softmax", "sqrt", "square", "squeeze", "stop_gradient", "subtract", "sum",
+    "tanh", "where", "zeros_like",
 ]  # fmt: skip
-__all__ = [*_LANGUAGE, "Session", "__version__", "export", "show_config"]  # noqa: PLE0604
 
 
 def _check_not_shadowed(package: str) -> None:

@@ -26,11 +26,11 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
     def intern(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if node.op in _IDENTITY:
             return None
-        ordered: tuple[Tensor, ...] = inputs
+        ordered = [id(t) for t in inputs]  # tensors compare elementwise; rebuild keeps them alive
         if node.op.commutative:
-            ordered = tuple(sorted(inputs, key=lambda t: (t.node.serial, t.index)))
+            ordered.sort()
         attrs = tuple(sorted((k, _key(v)) for k, v in node.attrs.items()))
-        key = (node.op.name, ordered, attrs, node.results)
+        key = (node.op.name, tuple(ordered), attrs, node.results)
         found = interned.get(key)
         if found is None:
             same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))

@@ -54,11 +54,9 @@ def _flatten(fetch: Any, outputs: list[Tensor], assigns: list[Node], path: str) 
 
 
 def cache_key(fetches: Any) -> Any:
-    """A hashable key under which the same fetch structure of the same tensors is found again."""
-    if isinstance(fetches, (Tensor, Update)):
-        return fetches
+    """A hashable key under which the same structure of the same tensors is found again, while someone holds them."""
     if isinstance(fetches, dict):
         return (dict, tuple((k, cache_key(v)) for k, v in fetches.items()))
     if isinstance(fetches, (list, tuple)):
         return (type(fetches), tuple([cache_key(v) for v in fetches]))
-    return (type(fetches), id(fetches))
+    return id(fetches)  # tensors compare elementwise, so they cannot be part of the key themselves

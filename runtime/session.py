@@ -68,6 +68,7 @@ class Session:
         self._store = ParameterStore(int(seed))
         self._lock = threading.RLock()
         self._steps: dict[Any, Step] = {}
+        self._held: dict[Any, Any] = {}
         self._closed = False
 
     # Running.
@@ -105,6 +106,7 @@ class Session:
             program = self._backend(graph, unifier, plan.placeholders, self._store)
             step = Step(self, flat, plan, program, self._store)
             self._steps[key] = step
+            self._held[key] = fetches  # the key is made of identities
         return step
 
     def _check_open(self) -> None:
@@ -157,6 +159,7 @@ class Session:
         with self._lock:
             self._closed = True
             self._steps.clear()
+            self._held.clear()
             release = getattr(self._backend, "close", None)
             if release is not None:
                 release()

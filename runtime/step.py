@@ -51,19 +51,17 @@ class Step:
 
     def ordered(self, feeds: Sequence[Tensor | str]) -> Step:
         """The same program, called with arrays for ``feeds`` in that order."""
-        targets: list[Tensor] = []
+        targets: dict[Tensor, None] = {}
         for key in feeds:
             target = self._plan.target(key)
             if target in targets:
                 raise FeedError(f"compile: placeholder {target.name!r} appears twice in feeds")
-            targets.append(target)
+            targets[target] = None
         missing = [t for t in self._plan.placeholders if t not in targets]
         if missing:
             lines = "".join(f"\n    {t.describe()}" for t in missing)
             raise FeedError(f"compile: the fetches need placeholders that feeds= does not list:{lines}")
-        if tuple(targets) == self.feeds:
-            return self
-        return Step(self._session, self._fetches, self._plan, self._program, self._store, targets)
+        return Step(self._session, self._fetches, self._plan, self._program, self._store, tuple(targets))
 
     def __call__(self, *arrays: Any) -> Any:
         """Run with one array per placeholder of ``feeds``. As ``Session.run``, but nothing is looked up."""

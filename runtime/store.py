@@ -119,7 +119,7 @@ class ParameterStore:
             chosen = {p.name: p for p in self._arrays}
         else:
             self.meet(chosen.values())
-        entries = {name: np.ascontiguousarray(self._arrays[p]) for name, p in chosen.items()}
+        entries = {name: np.array(self._arrays[p], order="C") for name, p in chosen.items()}
         data = safetensors.numpy.save(entries, metadata={"format": "graphc", _RUNS: str(self.run_counter)})
         _write_atomically(path, data)
 
@@ -166,6 +166,12 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}); nothing was changed") from error
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
@@ -175,6 +181,7 @@ def _write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -8,6 +8,6 @@ from graphc.nn.module import Module
 from graphc.ops import log_softmax, logsumexp, relu, sigmoid, softmax, tanh
 
 __all__ = [
-    "Linear", "Module", "ReLU", "Sequential", "Sigmoid", "Tanh", "cross_entropy", "log_softmax", "logsumexp", "mse_loss",
-    "relu", "sigmoid", "softmax", "tanh",
+    "Linear", "Module", "ReLU", "Sequential", "Sigmoid", "Tanh", "cross_entropy", "log_softmax", "logsumexp",
+    "mse_loss", "relu", "sigmoid", "softmax", "tanh",
 ]  # fmt: skip

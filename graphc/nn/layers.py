@@ -57,15 +57,17 @@ class Linear(Module):
 class Sequential(Module):
     """Modules, or plain functions such as ``graphc.nn.relu``, applied one after the other.
 
-    ``Sequential(Linear(4, 3), relu)``; its parts are named by position (``"0.weight"``), and ``len``, indexing and iteration
-    give them back. Without parts it returns its input. Raises ``TypeError`` for a part that cannot be called.
+    ``Sequential(Linear(4, 3), relu)``; its parts are named by position (``"0.weight"``), and ``len``, indexing and
+    iteration give them back. Without parts it returns its input. Raises ``TypeError`` for a part that cannot be
+    called.
     """
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
         for position, layer in enumerate(layers):
             if not callable(layer):
-                hint = "; write Sequential(*layers)" if isinstance(layer, Iterable) and not isinstance(layer, Tensor) else ""
-                raise TypeError(f"Sequential: part {position} is a {type(layer).__name__}, which cannot be called{hint}")
+                hint = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
+                kind = type(layer).__name__
+                raise TypeError(f"Sequential: part {position} is a {kind}, which cannot be called{hint}")
         self._layers = layers
 
     def forward(self, x: Any) -> Any:

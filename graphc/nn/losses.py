@@ -17,9 +17,9 @@ from graphc.ops.shape import normalize_axis
 def mse_loss(input: Any, target: Any) -> Tensor:
     """Mean squared error: ``mean((input - target)**2)`` over all elements, a scalar.
 
-    ``input`` and ``target`` have one shape; nothing is broadcast, because a target of shape (n,) beside a prediction of shape
-    (n, 1) would be compared in all n*n pairs. Integers are converted to the other operand's float dtype. Over no elements
-    the result is NaN and its gradient has no elements either.
+    ``input`` and ``target`` have one shape; nothing is broadcast, because a target of shape (n,) beside a prediction
+    of shape (n, 1) would be compared in all n*n pairs. Integers are converted to the other operand's float dtype.
+    Over no elements the result is NaN and its gradient has no elements either.
 
     Raises ``ShapeError`` when the shapes differ.
     """
@@ -37,14 +37,15 @@ def mse_loss(input: Any, target: Any) -> Tensor:
 def cross_entropy(logits: Any, labels: Any, *, axis: int = -1, reduction: str = "mean") -> Tensor:
     """Cross entropy of ``softmax(logits)`` and the wanted classes, in the dtype of ``logits``.
 
-    ``logits``: float, with the classes along ``axis``. ``labels``: either integers in the shape of ``logits`` without ``axis``, each
-    from 0 to the number of classes less 1; or floats in the shape of ``logits``, the probabilities of the classes.
+    ``logits``: float, with the classes along ``axis``. ``labels``: either integers in the shape of ``logits`` without
+    ``axis``, each from 0 to the number of classes less 1; or floats in the shape of ``logits``, the probabilities of
+    the classes.
 
         loss = -log_softmax(logits)[label]        loss = -sum(labels * log_softmax(logits))
 
-    ``reduction``: ``"mean"`` and ``"sum"`` over all samples give a scalar, ``"none"`` one loss per sample, in the shape of ``logits``
-    without ``axis``. A class whose logit is -inf (masked out) costs nothing unless it is wanted. Over no samples the mean is
-    NaN, the sum 0.
+    ``reduction``: ``"mean"`` and ``"sum"`` over all samples give a scalar, ``"none"`` one loss per sample, in the
+    shape of ``logits`` without ``axis``. A class whose logit is -inf (masked out) costs nothing unless it is wanted.
+    Over no samples the mean is NaN, the sum 0.
 
     Raises ``ShapeError`` and ``DTypeError`` for labels that do not fit; a run with a label out of range raises
     ``IndexRangeError``.
@@ -77,8 +78,8 @@ def _of_classes(scores: Tensor, labels: Tensor, place: int) -> Tensor:
     hit = one_hot(labels, scores.shape[place], "bool")
     last = scores.ndim - 1
     hit = permute_dims(hit, (*range(place), last, *range(place, last)))
-    # Chosen, not multiplied: 0 * -inf is NaN. log_softmax subtracts the largest logit first, so that large logits of nearly
-    # equal size keep their difference, which logsumexp(logits) - logit loses.
+    # Chosen, not multiplied: 0 * -inf is NaN. log_softmax subtracts the largest logit first, so that large logits of
+    # nearly equal size keep their difference, which logsumexp(logits) - logit loses.
     return -sum(where(hit, log_softmax(scores, place), 0), place)
 
 
@@ -104,10 +105,11 @@ def _check_labels(scores: Tensor, labels: Tensor, expected: tuple[Extent, ...], 
 
 
 def _may_be_equal(left: tuple[Extent, ...], right: tuple[Extent, ...]) -> bool:
-    """Whether two shapes can be equal. A written 1 beside a symbolic extent cannot: elementwise ops would broadcast it."""
-    return len(left) == len(right) and all(
-        a == b or not (isinstance(a, int) and isinstance(b, int)) and 1 not in (a, b) for a, b in zip(left, right, strict=True)
-    )
+    """Whether two shapes can be equal. A written 1 beside a symbolic extent cannot: it would be broadcast."""
+    if len(left) != len(right):
+        return False
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a != b]
+    return not any((isinstance(a, int) and isinstance(b, int)) or 1 in (a, b) for a, b in pairs)
 
 
 def _show(shape: tuple[Extent, ...]) -> str:

@@ -29,13 +29,14 @@ class Module:
             def forward(self, x):
                 return x * self.factor
 
-    Calling the module calls ``forward``; every call builds nodes that share the module's parameters. Attributes are read
-    when they are asked for, so there is nothing to initialise: ``super().__init__()`` may be called or left out.
+    Calling the module calls ``forward``; every call builds nodes that share the module's parameters. Attributes are
+    read when they are asked for, so there is nothing to initialise: ``super().__init__()`` may be called or left out.
     Lists, tuples and dicts of modules or parameters count as attributes do. A tensor that is no parameter is a plain
     attribute.
 
-    ``copy.deepcopy`` gives a module with parameters of its own: the same shapes, dtypes and initialisers under new names
-    (``linear_1.weight`` becomes ``linear_1_copy1.weight``). A parameter used twice in the module is used twice in the copy.
+    ``copy.deepcopy`` gives a module with parameters of its own: the same shapes, dtypes and initialisers under new
+    names (``linear_1.weight`` becomes ``linear_1_copy1.weight``). A parameter used twice in the module is used twice
+    in the copy.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from graphc.dtypes import DTypeLike, as_dtype, bool_, is_float, true_divide_dtyp
 from graphc.errors import DTypeError
 from graphc.node import NO_ATTRS, Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
-from graphc.ops.leaf import as_operands, as_tensor, zeros_like
+from graphc.ops.leaf import arange, as_extent, as_operands, as_tensor, ones_like, zeros_like
 
 STEPWISE = NotDifferentiable("its values are steps: the derivative is zero wherever it exists")
 DISCRETE = NotDifferentiable("its result is not a real number")
@@ -289,16 +289,9 @@ def _infer_one_hot(c: Inference) -> tuple[TensorType, ...]:
 def _one_hot_view(node: Node) -> Tensor:
     from graphc.ops import shape
 
-    indices = node.inputs[0]
-    columns = leaf_arange(node.attrs["extent"], indices.dtype)
-    checked = check_index(indices, node.attrs["extent"])
+    columns = arange(node.attrs["extent"])
+    checked = astype(check_index(node.inputs[0], node.attrs["extent"]), columns.dtype)
     return astype(equal(shape.expand_dims(checked, -1), columns), node.attrs["dtype"])
-
-
-def leaf_arange(extent: Any, dtype: Any) -> Tensor:
-    from graphc.ops.leaf import arange
-
-    return arange(extent, dtype)
 
 
 def _one_hot_reference(r: Any, x: Any) -> Any:
@@ -394,14 +387,14 @@ def pow(x: Any, y: Any) -> Tensor:
 
 
 def _small_power(x: Tensor, exponent: int) -> Tensor:
-    from graphc.ops.leaf import ones_like
-
     if exponent == 0:
         return ones_like(x)
     if exponent == 1:
         return x
     squared = square(x)
-    return (squared, squared * x, square(squared))[exponent - 2] if exponent != 4 else square(squared)
+    if exponent == 4:
+        return square(squared)
+    return squared if exponent == 2 else squared * x
 
 
 def maximum(x: Any, y: Any) -> Tensor:
@@ -545,15 +538,11 @@ def stop_gradient(x: Any) -> Tensor:
 
 def one_hot(indices: Any, extent: Any, dtype: DTypeLike = "float32") -> Tensor:
     """1 at each index along a new last axis of ``extent``, 0 elsewhere. A run with an index out of range raises ``IndexRangeError``."""
-    from graphc.ops.leaf import as_extent
-
     attrs = attrs_of(extent=as_extent(extent, "one_hot"), dtype=as_dtype(dtype))
     return make_node(ONE_HOT, (as_tensor(indices, "one_hot"),), attrs).outputs[0]
 
 
 def check_index(indices: Any, extent: Any) -> Tensor:
     """``indices`` unchanged; a run in which one is not within ``0 <= i < extent`` raises ``IndexRangeError``."""
-    from graphc.ops.leaf import as_extent
-
     attrs = attrs_of(extent=as_extent(extent, "check_index"))
     return make_node(CHECK_INDEX, (as_tensor(indices, "check_index"),), attrs).outputs[0]

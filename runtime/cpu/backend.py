@@ -110,7 +110,8 @@ class CpuProgram:
         self._binder = Binder(program, addresses, slots, thread_count)
         self._bases = np.zeros(FIRST + len(slots), np.int64)
         self._status = np.zeros(1, np.int64)
-        self._bases[STATUS] = self._status.ctypes.data
+        self._bases_address, self._status_address = _address(self._bases), _address(self._status)
+        self._bases[STATUS] = self._status_address
         place = {t: i for i, t in enumerate(placeholders)}
         self._feeds: list[tuple[int, int]] = []
         self._output_slots = [slots[o.buffer.id] for o in program.outputs]
@@ -151,20 +152,16 @@ class CpuProgram:
         bound = self.bound(values)
         bases = self._bases
         bases[ARENA] = self._arena.reserve(bound.arena_size)
-        bases[SCALARS] = bound.scalars.ctypes.data
+        bases[SCALARS] = bound.scalars_address
         for slot, place in self._feeds:
-            bases[slot] = feeds[place].ctypes.data
+            bases[slot] = _address(feeds[place])
         outputs = []
         for slot, shape, dtype in zip(self._output_slots, bound.output_shapes, self._output_types, strict=True):
             array = np.empty(shape, dtype)
-            bases[slot] = array.ctypes.data
+            bases[slot] = _address(array)
             outputs.append(array)
         self._status[0] = 0
-        with threads.launching():
-            failed = self._run(
-                bound.table.ctypes.data, len(bound.table), bound.words.ctypes.data, bound.patches.ctypes.data,
-                len(bound.patches), bases.ctypes.data, self._status.ctypes.data, 0,
-            )  # fmt: skip
+        failed = threads.launch(self._run, *bound.args, self._bases_address, self._status_address, 0)
         if failed >= 0:
             self._explain_failure(values, feeds)
         shaped = []
@@ -183,6 +180,11 @@ class CpuProgram:
                 environment[node.outputs[0]] = self._store.array(node.outputs[0])
         evaluate_graph(graph, values, environment)
         raise CompilerError("a kernel reported a failure that the reference does not see; please report this graph")
+
+
+def _address(array: Array) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found
 
 
 def _is_external(buffer: Buffer) -> bool:

@@ -34,6 +34,14 @@ class Bound:
     arena_size: int
     output_shapes: tuple[tuple[int, ...], ...]
     largest_live: int
+    args: tuple[int, ...] = ()
+    scalars_address: int = 0
+
+    def __post_init__(self) -> None:
+        """The runner's leading arguments, whose addresses are looked up once."""
+        table, words, patches = (int(a.ctypes.data) for a in (self.table, self.words, self.patches))
+        object.__setattr__(self, "args", (table, len(self.table), words, patches, len(self.patches)))
+        object.__setattr__(self, "scalars_address", int(self.scalars.ctypes.data))
 
 
 class Binder:

@@ -12,6 +12,8 @@ from runtime.cpu.scalars import LANES
 BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for the second-level cache
 MAX_SPLITS = 64
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
+GEMM_PARTS = 4  # measured on two cores: more blocks cost BLAS its efficiency, fewer leave a core idle
+GEMM_WORTH_CUTTING = 2**20  # multiply-adds
 _COSTLY = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf", "pow", "sin", "cos"}
 
 
@@ -81,13 +83,15 @@ class GemmGrid:
 
 def gemm_grid(m: int, n: int, k: int, batch: int) -> GemmGrid:
     """Cut the longer side of the result, where there is enough work for several blocks."""
-    work = m * n * k / 8  # about sixteen multiply-adds in the time of one simple operation
-    parts = int(max(1, min(8, m * n * k / 2**20, max(m, n) // 16))) if batch == 1 else 1
-    by_columns = n > m
-    size = max(1, math.ceil(max(m, n) / parts))
+    macs = m * n * k
+    by_columns = n >= 2 * m
+    longer = n if by_columns else m
+    parts = GEMM_PARTS if batch == 1 and macs >= GEMM_WORTH_CUTTING else 1
+    size = max(1, math.ceil(longer / parts))
     if parts > 1:
-        size = math.ceil(size / 16) * 16
-    return GemmGrid(size, max(1, math.ceil(max(m, n) / size)), by_columns, work * batch)
+        size = math.ceil(size / 4) * 4
+    # BLAS makes about sixteen multiply-adds in the time of one simple operation.
+    return GemmGrid(size, max(1, math.ceil(longer / size)), by_columns, macs * batch / 16)
 
 
 def ways(work: float, blocks: int, threads: int) -> int:

@@ -12,7 +12,7 @@ import glob
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import SessionError
@@ -45,9 +45,10 @@ def current_layer() -> str | None:
     return _layer
 
 
-@contextlib.contextmanager
-def launching() -> Iterator[None]:
-    """Around every parallel launch: refuses one that would hang or kill a forked child, and serialises where it must."""
+def launch(run: Callable[..., int], *args: int) -> int:
+    """Call the program runner: refuses a launch that would hang or kill a forked child, and serialises where it must."""
+    if _layer == "tbb":
+        return run(*args)
     if _layer in ("omp", "workqueue") and os.getpid() != _pid:
         raise SessionError(
             f"this process was forked after graphc had started its {_layer} threads, which do not survive a fork; "
@@ -55,9 +56,8 @@ def launching() -> Iterator[None]:
         )
     if _layer == "workqueue":
         with _serial:
-            yield
-    else:
-        yield
+            return run(*args)
+    return run(*args)
 
 
 class _BlasThreads:
