@@ -9,20 +9,20 @@ with it, and is itself taken by readers over its result (an epilogue) or over it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from graphc.dims import Unifier
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
 from passes.graph import Graph
 from passes.kernel_builder import Cluster, Map, identity_map, input_maps
+from passes.order import TopologicalOrder
 
 MAX_OPS = 64
 MAX_POINTERS = 16
 CHEAP = 3  # cost of what may be computed again per element of a broadcast
 DUPLICABLE = 1  # cost of what may be computed again in another kernel
 MAX_DUPLICATED = 4  # length of a chain computed again
-SEARCH = 256  # clusters visited before a merge is given up
 
 _FUSIBLE = {Kind.SCALAR, Kind.VIEW, Kind.RESHAPE, Kind.REDUCE}
 _ALIASES = {"expand_dims", "squeeze"}
@@ -34,14 +34,6 @@ class Fused:
 
     units: tuple[Cluster | Node, ...]
     stored: frozenset[Tensor]
-
-
-@dataclass
-class _Unit:
-    """A cluster, or a node that is a kernel of its own; ``readers`` are the units that read what it stores."""
-
-    body: Cluster | Node
-    readers: set[int] = field(default_factory=set)
 
 
 def operands(node: Node) -> tuple[Tensor, ...]:
@@ -72,7 +64,8 @@ class Fusion:
         for node in graph.nodes:
             for tensor in operands(node):
                 self._readers[tensor].append(node)
-        self._units: list[_Unit] = []
+        self._units: list[Cluster | Node] = []
+        self._order = TopologicalOrder()
         self._of: dict[Node, set[int]] = {}
         self._duplicated: dict[Node, int] = {}
 
@@ -85,9 +78,9 @@ class Fusion:
                 self._alone(node)
         index = {node: i for i, node in enumerate(self._graph.nodes)}
         for unit in self._units:
-            if isinstance(unit.body, Cluster):
-                unit.body.nodes = dict.fromkeys(sorted(unit.body.nodes, key=index.__getitem__))
-        return Fused(tuple(u.body for u in self._units), frozenset(self._stored))
+            if isinstance(unit, Cluster):
+                unit.nodes = dict.fromkeys(sorted(unit.nodes, key=index.__getitem__))
+        return Fused(tuple(self._units), frozenset(self._stored))
 
     # Placing one node.
 
@@ -97,7 +90,7 @@ class Fusion:
         stored = tensor in self._stored
         if not stored and not units:
             return
-        in_memory = stored or any(not isinstance(self._units[u].body, Cluster) for u in units)
+        in_memory = stored or any(not isinstance(self._units[u], Cluster) for u in units)
         if node.op.kind is Kind.RESHAPE or (in_memory and node.op.name in _ALIASES):
             # The same memory under another shape: whoever makes the input must store it.
             self._stored |= {tensor, node.inputs[0]}
@@ -114,13 +107,13 @@ class Fusion:
         return found
 
     def _cluster(self, unit: int) -> Cluster | None:
-        body = self._units[unit].body
+        body = self._units[unit]
         return body if isinstance(body, Cluster) else None
 
     def _alone(self, node: Node) -> None:
         units = {u for t in node.outputs for u in self._reader_units(t)}
-        self._of[node] = {len(self._units)}
-        self._units.append(_Unit(node, units))
+        self._of[node] = {self._order.add(units)}
+        self._units.append(node)
         self._stored.update(node.outputs)
 
     def _start(self, node: Node, units: set[int]) -> None:
@@ -136,8 +129,8 @@ class Fusion:
             out = identity_map(tensor.shape, range(tensor.ndim))
         cluster.outputs[tensor] = None
         cluster.maps[tensor] = {out: None}
-        self._of[node] = {len(self._units)}
-        self._units.append(_Unit(cluster, units))
+        self._of[node] = {self._order.add(units)}
+        self._units.append(cluster)
         self._add(node, cluster)
 
     def _add(self, node: Node, cluster: Cluster) -> None:
@@ -177,13 +170,13 @@ class Fusion:
     def _join_any(self, node: Node, units: set[int]) -> bool:
         """Put ``node`` into one of its readers' clusters, if there is one that may take it."""
         tensor = node.outputs[0]
-        for unit in sorted(units, reverse=True):
+        for unit in self._order.by_place(units):
             cluster = self._cluster(unit)
             others = units - {unit}
             stored = tensor in self._stored or bool(others)
             if cluster is None or tensor not in cluster.maps or not self._accepts(cluster, node, stored):
                 continue
-            if any(self._leads_to(u, unit) for u in others):
+            if not self._order.connect(unit, others):
                 continue
             if node.op.kind is Kind.REDUCE:
                 self._extend(cluster, node)
@@ -192,7 +185,6 @@ class Fusion:
                 cluster.outputs[tensor] = None
             self._add(node, cluster)
             self._of[node] = {unit}
-            self._units[unit].readers |= others
             return True
         return False
 
@@ -279,21 +271,6 @@ class Fusion:
         start = len(cluster.frame)
         cluster.frame += extents
         cluster.reduced = frozenset(range(start, start + len(extents)))
-
-    # Order.
-
-    def _leads_to(self, start: int, goal: int) -> bool:
-        """Whether ``goal`` may depend on ``start``; True when the search grows too long to tell."""
-        seen = {start}
-        pending = [start]
-        while pending:
-            unit = pending.pop()
-            if unit == goal or len(seen) > SEARCH:
-                return True
-            fresh = self._units[unit].readers - seen
-            seen |= fresh
-            pending += fresh
-        return False
 
 
 def fuse(graph: Graph, unifier: Unifier, stored: Iterable[Tensor]) -> Fused:

@@ -1,14 +1,15 @@
 """Pictures of a graph: what is computed, before any data exists.
 
-Every function takes ``fetches`` (a tensor, an update, or any nesting of lists, tuples and dicts of them) and a ``stage``:
+Every function takes ``fetches`` (a tensor, an update, or any nesting of lists, tuples and dicts of them) and a
+``stage``:
 
 ``"graph"``      as written; a gradient is one node
 ``"gradient"``   with gradients expanded: forward and backward
 ``"optimized"``  what remains to be computed after optimisation
 ``"kernels"``    the same, with the nodes of each fused kernel in a box
 
-The functions return text and also write it to ``path`` if one is given. The same program gives the same text, byte for byte.
-They raise ``FetchError`` for what is neither a tensor nor an update and ``DataError`` for an unknown stage.
+The functions return text and also write it to ``path`` if one is given. The same program gives the same text, byte
+for byte. They raise ``FetchError`` for what is neither a tensor nor an update and ``DataError`` for an unknown stage.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ def json(fetches: Any, stage: str = "graph", path: Path | None = None) -> str:
     """The graph as a JSON document:
 
     ``format``   ``"graphc.graph"``; ``version`` 1; ``stage``
-    ``nodes``    in topological order, each with ``id`` (``"n0"``, ``"n1"``, ...), ``op``, ``name`` (or null), ``role`` (placeholder,
-                 parameter, constant, forward, backward, update), ``where`` (the user's line), ``shape`` and ``dtype`` of the first result (null
-                 for an update), ``results`` (all of them), ``inputs`` (``{"node": id, "result": index}`` each), ``attrs`` (those that are
-                 numbers, text or tuples of ints), ``fetched`` and ``loss``
+    ``nodes``    in topological order, each with ``id`` (``"n0"``, ``"n1"``, ...), ``op``, ``name`` (or null), ``role``
+                 (placeholder, parameter, constant, forward, backward, update), ``where`` (the user's line),
+                 ``shape`` and ``dtype`` of the first result (null for an update), ``results`` (all of them),
+                 ``inputs`` (``{"node": id, "result": index}`` each), ``attrs`` (those that are numbers, text or
+                 tuples of ints), ``fetched`` and ``loss``
     ``outputs``  the fetched tensors, as inputs are written; ``updates`` the ids of the assignments
     ``groups``   the kernels (stage "kernels"), each with ``id``, ``label`` and ``nodes``
 
@@ -65,7 +67,8 @@ def json(fetches: Any, stage: str = "graph", path: Path | None = None) -> str:
 def svg(fetches: Any, stage: str = "graph", path: Path | None = None) -> str:
     """The graph as a drawing: the forward half flows down, the backward half flows back up beside it.
 
-    Scalars, and parameters read again, are written into the label of what reads them; the other formats have them as nodes.
+    Scalars, and parameters read again, are written into the label of what reads them; the other formats have them as
+    nodes.
     """
     return _written(_render.svg(_scene(fetches, stage)), path)
 
@@ -78,8 +81,8 @@ def html(fetches: Any, stage: str = "graph", path: Path | None = None) -> str:
 def networkx(fetches: Any, stage: str = "graph", path: Path | None = None) -> _networkx.DiGraph:
     """The graph as a ``networkx.DiGraph``; ``path`` receives it in networkx's node-link JSON.
 
-    Node attributes: ``op``, ``name``, ``shape``, ``dtype``, ``role``, ``where``, ``fetched``, ``group`` (the kernel's label). Edge attributes:
-    ``input``, the position of the first input that the edge is, and ``inputs``, all of them.
+    Node attributes: ``op``, ``name``, ``shape``, ``dtype``, ``role``, ``where``, ``fetched``, ``group`` (the kernel's
+    label). Edge attributes: ``input``, the position of the first input that the edge is, and ``inputs``, all of them.
     """
     graph = _text.to_networkx(_model.picture(fetches, stage))
     if path is not None:

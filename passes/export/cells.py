@@ -13,8 +13,9 @@ Point = tuple[float, float]
 class Cell:
     """A rectangle. In band 0 arrows enter at the top and leave at the bottom; in band 1 the other way round.
 
-    Arrows along the heaviest path are drawn straight before others. ``pin`` keeps it in a first or last row of its own. ``enter`` and ``leave`` fix where an arrow's key meets the border, as an offset
-    from the left side; otherwise the layout chooses.
+    Arrows along the heaviest path are drawn straight before others. ``pin`` keeps it in a first or last row of its
+    own. ``enter`` and ``leave`` fix where an arrow's key meets the border, as an offset from the left side; otherwise
+    the layout chooses.
     """
 
     width: float
@@ -28,7 +29,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """From cell to cell. Arrows of one ``key`` (and source) share their way. ``seed`` pulls its ends to the same row."""
+    """From cell to cell. Arrows of one ``key`` (and source) share their way.
+
+    ``seed`` pulls its ends to the same row.
+    """
 
     source: int
     target: int

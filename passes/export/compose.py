@@ -1,4 +1,4 @@
-"""Composition: the sketch with places. Each kernel is laid out on its own, then stands as one big cell among the others."""
+"""Composition: the sketch with places. Each kernel is laid out on its own, then is one big cell among others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from passes.export.cells import Arrow, Cell, Placement, Point
 from passes.export.layout import place
 from passes.export.measure import TYPE, sans_width, shortened
+from passes.export.routing import simplified
 from passes.export.sketch import BACKWARD, FORWARD, Box, Link, Sketch
 
 FRAME, HEADER = 14.0, 20.0  # around the boxes of a kernel, and for its label
@@ -105,7 +106,7 @@ def _inside(sketch: Sketch, g: int, boxes: list[int]) -> _Inner:
     links: list[Link] = []
     for link in sketch.links:
         into, out = link.target in own, link.source in own
-        if not into and not out or (into and out and link.seed):
+        if not (into or out) or (into and out and link.seed):
             continue
         side = "in" if into and not out else "out"
         if into and out:
@@ -114,7 +115,8 @@ def _inside(sketch: Sketch, g: int, boxes: list[int]) -> _Inner:
             known = (side, link.key) in ports
             port = ports.setdefault((side, link.key), len(cells))
             if not known:
-                cells.append(Cell(2.0, 0.0, pin="first" if side == "in" else "last"))
+                weight = _weight(sketch.boxes[link.source])
+                cells.append(Cell(2.0, 0.0, FORWARD, weight, "first" if side == "in" else "last"))
             elif side == "out":
                 continue
             ends = (port, own[link.target]) if side == "in" else (own[link.source], port)
@@ -146,10 +148,10 @@ def _framed(
         points = [moved(p) for p in route]
         entry, exit_ = (0.0, height) if band == FORWARD else (height, 0.0)
         if arrow.source >= len(boxes):
-            points = [(points[0][0], entry), *points[1:]]
+            points = [(points[0][0], entry), *points]
         if arrow.target >= len(boxes):
-            points = [*points[:-1], (points[-1][0], exit_)]
-        lines.append(Line(tuple(points), link, arrow.target < len(boxes)))
+            points = [*points, (points[-1][0], exit_)]
+        lines.append(Line(tuple(simplified(points)), link, arrow.target < len(boxes)))
     place_of = {key: moved((placed.corners[i][0] + 1.0, 0.0))[0] for key, i in ports.items()}
     enter = {key: x for (side, key), x in place_of.items() if side == "in"}
     leave = {key: x for (side, key), x in place_of.items() if side == "out"}

@@ -1,13 +1,15 @@
 """Coordinates: the horizontal place of each slot, keeping the order of the rows and the distances between neighbours.
 
-U. Brandes and B. Koepf, "Fast and simple horizontal coordinate assignment", Graph Drawing 2001: slots are aligned with their median
-neighbours into vertical blocks, once for each of four directions; each time the blocks are pushed together; the
-place is the mean of the two middle ones of the four. Pushing together is a longest path over the blocks, which
-avoids the mistake in the paper's own compaction (U. Brandes, J. Walter and J. Zink, erratum, arXiv:2008.01252).
+U. Brandes and B. Koepf, "Fast and simple horizontal coordinate assignment", Graph Drawing 2001: slots are aligned
+with their median neighbours into vertical blocks, once for each of four directions; each time the blocks are pushed
+together; the place is the mean of the two middle ones of the four. Pushing together is a longest path over the
+blocks, which avoids the mistake in the paper's own compaction (U. Brandes, J. Walter and J. Zink, erratum,
+arXiv:2008.01252).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from passes.export.ordering import Slots
@@ -41,7 +43,9 @@ def _conflicts(slots: Slots) -> set[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     place = {s: i for row in slots.rows for i, s in enumerate(row)}
     for row in slots.rows[1:]:
-        inner = [(place[u], i) for i, s in enumerate(row) for u in slots.upper[s] if slots.cell[s] < 0 and slots.cell[u] < 0]
+        inner = [
+            (place[u], i) for i, s in enumerate(row) for u in slots.upper[s] if slots.cell[s] < 0 and slots.cell[u] < 0
+        ]
         if not inner:
             continue
         k, low = 0, -1
@@ -64,8 +68,9 @@ def _candidate(
     """Centres for one of the four directions."""
     rows = slots.rows if downward else slots.rows[::-1]
     rows = rows if rightward else [row[::-1] for row in rows]
-    block = _blocks(rows, conflicts, neighbours, downward)
-    centres = _compacted(slots, widths, rows, block)
+    block, shift = _blocks(slots, rows, conflicts, neighbours, downward)
+    shift = shift if rightward else [-s for s in shift]  # the mirror image is compacted, and turned back below
+    centres = _compacted(slots, widths, rows, block, shift)
     return centres if rightward else [-x for x in centres]
 
 
@@ -92,11 +97,19 @@ def _agreed(near: Sequence[Sequence[int]], back: Sequence[Sequence[int]]) -> lis
 
 
 def _blocks(
-    rows: Sequence[Sequence[int]], conflicts: set[tuple[int, int]], neighbours: Sequence[Sequence[int]], downward: bool
-) -> list[int]:
-    """The block of each slot, named by its first: aligned with the median neighbour where nothing crosses that."""
+    slots: Slots,
+    rows: Sequence[Sequence[int]],
+    conflicts: set[tuple[int, int]],
+    neighbours: Sequence[Sequence[int]],
+    downward: bool,
+) -> tuple[list[int], list[float]]:
+    """The block of each slot, named by its first, and how far to the right of that one the slot is.
+
+    A slot is aligned with the median neighbour where nothing crosses that.
+    """
     place = {s: i for row in rows for i, s in enumerate(row)}
     block = list(range(len(neighbours)))
+    shift = [0.0] * len(neighbours)
     for row in rows:
         last = -1
         for slot in row:
@@ -108,20 +121,24 @@ def _blocks(
                 other = near[m]
                 segment = (other, slot) if downward else (slot, other)
                 if last < place[other] and segment not in conflicts:
+                    lean = slots.lean.get(segment, 0.0)
                     block[slot] = block[other]
+                    shift[slot] = shift[other] + (lean if downward else -lean)
                     last = place[other]
-    return block
+    return block, shift
 
 
-def _compacted(slots: Slots, widths: Sequence[float], rows: Sequence[Sequence[int]], block: Sequence[int]) -> list[float]:
+def _compacted(
+    slots: Slots, widths: Sequence[float], rows: Sequence[Sequence[int]], block: Sequence[int], shift: Sequence[float]
+) -> list[float]:
     """Blocks as far left as they go, then each as far right as its right neighbours allow without moving them."""
     right: dict[int, dict[int, float]] = {b: {} for b in dict.fromkeys(block)}
     left: dict[int, dict[int, float]] = {b: {} for b in right}
     for row in rows:
-        for a, b in zip(row, row[1:], strict=False):
-            apart = separation(slots, widths, a, b)
+        for a, b in itertools.pairwise(row):
+            apart = separation(slots, widths, a, b) + shift[a] - shift[b]
             u, v = block[a], block[b]
-            right[u][v] = left[v][u] = max(right[u].get(v, 0.0), apart)
+            right[u][v] = left[v][u] = max(right[u].get(v, apart), apart)
     waiting = {b: len(left[b]) for b in right}
     ready = [b for b in right if not waiting[b]]
     x: dict[int, float] = {}
@@ -134,7 +151,7 @@ def _compacted(slots: Slots, widths: Sequence[float], rows: Sequence[Sequence[in
     for b in reversed(ready):
         if right[b]:
             x[b] = max(x[b], min(x[v] - d for v, d in right[b].items()))
-    return [x[block[s]] for s in range(len(slots.cell))]
+    return [x[block[s]] + shift[s] for s in range(len(slots.cell))]
 
 
 def _balanced(candidates: Sequence[list[float]], widths: Sequence[float]) -> list[float]:

@@ -1,9 +1,9 @@
 """Layering: the row of each cell.
 
-Rows come from the linear program of E. Gansner, E. Koutsofios, S. North and K.-P. Vo, "A technique for drawing directed
-graphs", IEEE Trans. Softw. Eng. 19, 1993, section 2: arrows point to a later row, and the total length of all arrows is least. Here
-the backward half points to earlier rows, and an arrow from one half to the other has no direction, only a length, so
-that a derivative is drawn beside the op it belongs to.
+Rows come from the linear program of E. Gansner, E. Koutsofios, S. North and K.-P. Vo, "A technique for drawing
+directed graphs", IEEE Trans. Softw. Eng. 19, 1993, section 2: arrows point to a later row, and the total length of
+all arrows is least. Here the backward half points to earlier rows, and an arrow from one half to the other has no
+direction, only a length, so that a derivative is drawn beside the op it belongs to.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def _flow(cells: Sequence[Cell], arrows: Sequence[Arrow]) -> list[tuple[int, int
 
 
 def _back_steps(count: int, steps: Sequence[tuple[int, int] | None]) -> set[int]:
-    """Steps that close a cycle, by an iterative depth-first search. (Graphs have none; fused kernels drawn whole may.)"""
+    """Steps that close a cycle, by an iterative depth-first search.
+
+    Graphs have none; kernels drawn as one cell may.
+    """
     leaving: list[list[tuple[int, int]]] = [[] for _ in range(count)]
     for i, step in enumerate(steps):
         if step is not None:

@@ -1,7 +1,8 @@
 """Layered layout: rows, order, coordinates and routes put together.
 
-The picture has two bands side by side. In the left one, the forward half, arrows flow down; in the right one they flow back up. Both
-share the rows, so that a derivative stands beside its op. Arrows from one to the other run in a channel between the two.
+The picture has two bands side by side. In the left one, the forward half, arrows flow down; in the right one they
+flow back up. Both share the rows, so that a derivative stands beside its op. Arrows from one to the other run in a
+channel between the two.
 """
 
 from __future__ import annotations
@@ -170,9 +171,7 @@ class _Layout:
             path = self.bands[band].paths[i]
             xs = [start, *(self.slot_x[band][s] for s in path[1:-1]), end]
             rows = [self.bands[band].row[s] for s in path]
-            self.hops.append(
-                [_Hop(max(rows[k], rows[k + 1]), xs[k], xs[k + 1]) for k in range(len(path) - 1)]
-            )
+            self.hops.append([_Hop(max(rows[k], rows[k + 1]), xs[k], xs[k + 1]) for k in range(len(path) - 1)])
 
     def _trunks(self, count: int) -> list[dict[Hashable, Trunk]]:
         """Per gap, what each net does there."""
@@ -205,8 +204,7 @@ class _Layout:
         y = 0.0
         for g in range(count + 1):
             gap_tops.append(y)
-            inner = 0 < g < count
-            if inner or tracks[g]:
+            if tracks[g] or (0 < g < count and heights[g - 1] and heights[g]):
                 y += 2 * GAP + TRACK * max(0, tracks[g] - 1)
             if g < count:
                 tops.append(y)

@@ -35,4 +35,4 @@ def shortened(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head = (limit - 1) * 2 // 3
-    return f"{text[:head]}…{text[-(limit - 1 - head):]}"
+    return f"{text[:head]}…{text[-(limit - 1 - head) :]}"

@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Result ``result`` of node ``source`` is input ``position`` of node ``target``; both are indices into the entries."""
+    """Result ``result`` of node ``source`` is input ``position`` of node ``target``, both indices into the entries."""
 
     source: int
     result: int
@@ -155,7 +155,9 @@ def describe(graph: Graph, stage: str, kernels: Sequence[Any] = (), losses: Iter
     lost = {t.node for t in losses}
     entries = tuple(Entry(f"n{i}", n, roles[n], n in fetched, n in lost) for i, n in enumerate(nodes))
     edges = tuple(
-        Edge(index[t.node], t.index, i, position) for i, node in enumerate(nodes) for position, t in enumerate(node.inputs)
+        Edge(index[t.node], t.index, i, position)
+        for i, node in enumerate(nodes)
+        for position, t in enumerate(node.inputs)
     )
     return Picture(stage, graph, entries, edges, _groups(kernels, index), index)
 

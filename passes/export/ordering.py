@@ -1,8 +1,9 @@
 """Ordering: the cells of each row from left to right, with few crossings.
 
-K. Sugiyama, S. Tagawa and M. Toda, "Methods for visual understanding of hierarchical system structures", IEEE Trans. Syst. Man
-Cybern. 11, 1981: long arrows become chains of dummies, one a row; each row is sorted by the mean place of its neighbours in
-the row before, sweeping down and up; then neighbours that cross less the other way round change places.
+K. Sugiyama, S. Tagawa and M. Toda, "Methods for visual understanding of hierarchical system structures", IEEE Trans.
+Syst. Man Cybern. 11, 1981: long arrows become chains of dummies, one a row; each row is sorted by the mean place of
+its neighbours in the row before, sweeping down and up; then neighbours that cross less the other way round change
+places.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _EXCHANGE_LIMIT = 6000  # slots; above that, exchanging neighbours takes longer 
 class Slots:
     """One band as a proper layered graph: every segment joins neighbouring rows.
 
-    A slot is a cell or a dummy (``cell`` is -1). ``paths`` gives the slots of each arrow, source to target.
+    A slot is a cell or a dummy (``cell`` is -1). ``paths`` gives the slots of each arrow, source to target. ``lean``
+    is by how much the lower slot of a segment is to the right of the upper one when the segment is vertical, if not 0.
     """
 
     cell: list[int] = field(default_factory=list)
@@ -30,6 +32,7 @@ class Slots:
     lower: list[list[int]] = field(default_factory=list)
     paths: dict[int, list[int]] = field(default_factory=dict)
     rows: list[list[int]] = field(default_factory=list)
+    lean: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def add(self, cell: int, row: int) -> int:
         self.cell.append(cell)
@@ -38,12 +41,14 @@ class Slots:
         self.lower.append([])
         return len(self.cell) - 1
 
-    def join(self, a: int, b: int) -> None:
-        """A segment between slots of neighbouring rows, once."""
-        high, low = (a, b) if self.row[a] < self.row[b] else (b, a)
+    def join(self, a: int, b: int, at_a: float = 0.0, at_b: float = 0.0) -> None:
+        """A segment between slots of neighbouring rows, once; it meets them that far to the right of their centres."""
+        high, low, lean = (a, b, at_a - at_b) if self.row[a] < self.row[b] else (b, a, at_b - at_a)
         if low not in self.lower[high]:
             self.lower[high].append(low)
             self.upper[low].append(high)
+            if lean:
+                self.lean[high, low] = lean
 
 
 def build(
@@ -59,12 +64,18 @@ def build(
             continue
         chain = chains.setdefault((arrow.source, arrow.key), [slot_of[arrow.source]])
         length = abs(rows[arrow.target] - rows[arrow.source])
+        out = _offset(cells[arrow.source], cells[arrow.source].leave.get(arrow.key))
+        into = _offset(cells[arrow.target], cells[arrow.target].enter.get(arrow.key))
         while len(chain) < length:
             chain.append(slots.add(-1, rows[arrow.source] + step * len(chain)))
-            slots.join(chain[-2], chain[-1])
-        slots.join(chain[length - 1], slot_of[arrow.target])
+            slots.join(chain[-2], chain[-1], out if len(chain) == 2 else 0.0)
+        slots.join(chain[length - 1], slot_of[arrow.target], out if length == 1 else 0.0, into)
         slots.paths[i] = [*chain[:length], slot_of[arrow.target]]
     return slots
+
+
+def _offset(cell: Cell, port: float | None) -> float:
+    return 0.0 if port is None else port - cell.width / 2
 
 
 def order(slots: Slots, count: int) -> None:
@@ -93,7 +104,9 @@ def _first_order(slots: Slots, count: int, from_bottom: bool) -> list[list[int]]
     rows: list[list[int]] = [[] for _ in range(count)]
     seen = [False] * len(slots.cell)
     ahead, behind = (slots.upper, slots.lower) if from_bottom else (slots.lower, slots.upper)
-    roots = sorted(range(len(slots.cell)), key=lambda s: (bool(behind[s]), -slots.row[s] if from_bottom else slots.row[s], s))
+    roots = sorted(
+        range(len(slots.cell)), key=lambda s: (bool(behind[s]), -slots.row[s] if from_bottom else slots.row[s], s)
+    )
     for root in roots:
         stack = [root]
         while stack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 from passes.export.cells import Point
 from passes.export.compose import Frame, Line, Scene
@@ -38,7 +38,8 @@ def svg(scene: Scene, interactive: bool = False) -> str:
     dx, dy = round((width - scene.width) / 2, 1), MARGIN + header
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" width="{_n(width)}" '
-        f'height="{_n(height)}" font-family="{SANS}" role="img" aria-label="graph, stage {scene.sketch.picture.stage}">',
+        f'height="{_n(height)}" font-family="{SANS}" role="img" '
+        f'aria-label="graph, stage {scene.sketch.picture.stage}">',
         f'<rect width="{_n(width)}" height="{_n(height)}" rx="10" fill="#fbfcfd"/>',
         _markers(),
         f'<g transform="translate({_n(dx)} {_n(dy)})">',
@@ -86,7 +87,8 @@ def _panels(scene: Scene) -> list[str]:
         left, top, right, bottom = scene.bands[band]
         out.append(
             f'<rect x="{_n(left - 12)}" y="{_n(top - HEAD - 4)}" width="{_n(right - left + 24)}" '
-            f'height="{_n(bottom - top + HEAD + 16)}" rx="9" fill="{ground}"/><text x="{_n(left)}" y="{_n(top - HEAD + 12)}" '
+            f'height="{_n(bottom - top + HEAD + 16)}" rx="9" fill="{ground}"/>'
+            f'<text x="{_n(left)}" y="{_n(top - HEAD + 12)}" '
             f'font-size="12" font-weight="600" fill="{colour}">{said}</text>'
         )
     return out
@@ -95,7 +97,8 @@ def _panels(scene: Scene) -> list[str]:
 def _frame(frame: Frame) -> str:
     return (
         f'<rect x="{_n(frame.x)}" y="{_n(frame.y)}" width="{_n(frame.width)}" height="{_n(frame.height)}" rx="9" '
-        f'fill="#ffffff" fill-opacity=".75" stroke="#8796a5" stroke-dasharray="5 3"><title>{escape(frame.title)}</title></rect>'
+        f'fill="#ffffff" fill-opacity=".75" stroke="#8796a5" stroke-dasharray="5 3">'
+        f"<title>{escape(frame.title)}</title></rect>"
     )
 
 
@@ -148,12 +151,14 @@ def _outline(role: str, x: float, y: float, w: float, h: float, slim: bool = Fal
         r = 5.0
         return (
             f'<path d="M{_n(x)} {_n(y + r)}A{_n(w / 2)} {_n(r)} 0 0 1 {_n(x + w)} {_n(y + r)}V{_n(y + h - r)}'
-            f'A{_n(w / 2)} {_n(r)} 0 0 1 {_n(x)} {_n(y + h - r)}ZM{_n(x)} {_n(y + r)}A{_n(w / 2)} {_n(r)} 0 0 0 {_n(x + w)} {_n(y + r)}"'
+            f"A{_n(w / 2)} {_n(r)} 0 0 1 {_n(x)} {_n(y + h - r)}Z"
+            f'M{_n(x)} {_n(y + r)}A{_n(w / 2)} {_n(r)} 0 0 0 {_n(x + w)} {_n(y + r)}"'
         )
     if role == "update":
         c = 7.0
         return (
-            f'<path d="M{_n(x + c)} {_n(y)}H{_n(x + w - c)}L{_n(x + w)} {_n(y + c)}V{_n(y + h - c)}L{_n(x + w - c)} {_n(y + h)}'
+            f'<path d="M{_n(x + c)} {_n(y)}H{_n(x + w - c)}L{_n(x + w)} {_n(y + c)}V{_n(y + h - c)}'
+            f"L{_n(x + w - c)} {_n(y + h)}"
             f'H{_n(x + c)}L{_n(x)} {_n(y + h - c)}V{_n(y + c)}Z"'
         )
     radius = {"constant": h / 2, "backward": h / 2.4}.get(role, 3.0)
@@ -172,7 +177,9 @@ def _box(scene: Scene, index: int, interactive: bool) -> str:
             f'fill="none" stroke="{ring}" stroke-width="{2.2 if box.entry.loss else 1.4}"/>'
         )
     weight = "1" if box.slim else "1.5"
-    parts.append(f'{_outline(role, x, y, box.width, box.height)} fill="{fill}" stroke="{line}" stroke-width="{weight}"/>')
+    parts.append(
+        f'{_outline(role, x, y, box.width, box.height)} fill="{fill}" stroke="{line}" stroke-width="{weight}"/>'
+    )
     parts += _texts(box, x, y)
     data = f' data-b="{index}" class="box"' if interactive else ""
     return f"<g{data}>{''.join(parts)}</g>"
@@ -188,8 +195,8 @@ def _texts(box: Box, x: float, y: float) -> list[str]:
     for k, title in enumerate(box.titles):
         spans = "".join(_span(text, role, box.entry.role) for text, role in title)
         out.append(
-            f'<text x="{middle}" y="{_n(base + k * size * 1.35)}" text-anchor="middle" font-size="{_n(size)}" font-weight="600" '
-            f'fill="{COLOURS[box.entry.role][2]}">{spans}</text>'
+            f'<text x="{middle}" y="{_n(base + k * size * 1.35)}" text-anchor="middle" font-size="{_n(size)}" '
+            f'font-weight="600" fill="{COLOURS[box.entry.role][2]}">{spans}</text>'
         )
     base += (len(box.titles) - 1) * size * 1.35
     for k, text in enumerate(box.lines):
@@ -223,19 +230,29 @@ def _legend(scene: Scene) -> tuple[str, float]:
     """A row of samples, and its width: only what occurs in the picture."""
     present = {box.entry.role for box in scene.sketch.boxes}
     samples = [
-        (f'{_outline(role, 0, -6, 22, 14)} fill="{COLOURS[role][0]}" stroke="{COLOURS[role][1]}" stroke-width="1.3"/>', _SAID[role])
+        (_outline(role, 0, -6, 22, 14) + f' fill="{COLOURS[role][0]}" stroke="{COLOURS[role][1]}"/>', _SAID[role])
         for role in ROLES if role in present
     ]  # fmt: skip
     if any(box.entry.fetched and not box.entry.loss for box in scene.sketch.boxes):
         ring = '<rect x="0" y="-6" width="22" height="14" rx="3" fill="none" stroke="#54708c" stroke-width="1.2"/>'
-        samples.append((f'{ring}<rect x="3" y="-3" width="16" height="8" rx="2" fill="#ffffff" stroke="#54708c"/>', "fetched"))
+        samples.append(
+            (f'{ring}<rect x="3" y="-3" width="16" height="8" rx="2" fill="#ffffff" stroke="#54708c"/>', "fetched")
+        )
     if any(line.link.seed for line in scene.lines):
         dash = f'<path d="M0 1H22" stroke="{LINE_BACK}" stroke-width="1.3" stroke-dasharray="4 4"/>'
         samples.append((dash, "gradient starts"))
     if scene.frames:
-        samples.append(('<rect x="0" y="-6" width="22" height="14" rx="3" fill="#ffffff" stroke="#8796a5" stroke-dasharray="4 3"/>', "one kernel"))
+        samples.append(
+            (
+                '<rect y="-6" width="22" height="14" rx="3" fill="#ffffff" stroke="#8796a5" stroke-dasharray="4 3"/>',
+                "one kernel",
+            )
+        )
     x, parts = 0.0, []
     for shape, said in samples:
-        parts.append(f'<g transform="translate({_n(x)} 8)">{shape}<text x="28" y="5" font-size="11" fill="{INK}">{said}</text></g>')
+        parts.append(
+            f'<g transform="translate({_n(x)} 8)">{shape}'
+            f'<text x="28" y="5" font-size="11" fill="{INK}">{said}</text></g>'
+        )
         x += 28 + sans_width(said, 11) + 16
     return "".join(parts), x

@@ -1,22 +1,23 @@
 """Routing: where arrows meet the cells, and their axis-parallel way between the rows.
 
-All horizontal pieces lie in the gaps between rows and all vertical ones run in a gap or through a dummy, so that no arrow runs through a
-cell. Pieces of one tensor share a trunk; trunks of different tensors in one gap get tracks of their own, ordered so that
-they cross little and never lie on each other (as in C. Schulze, M. Sproemann and R. von Hanxleden, "Drawing layered graphs with port
-constraints", J. Visual Languages and Computing 25, 2014, section 5).
+All horizontal pieces lie in the gaps between rows and all vertical ones run in a gap or through a dummy, so that no
+arrow runs through a cell. Pieces of one tensor share a trunk; trunks of different tensors in one gap get tracks of
+their own, ordered so that they cross little and never lie on each other (as in C. Schulze, M. Sproemann and R. von
+Hanxleden, "Drawing layered graphs with port constraints", J. Visual Languages and Computing 25, 2014, section 5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from passes.export.cells import Cell
 
 PORT_GAP, PORT_MARGIN = 13.0, 14.0
 _CLOSE = 6.0  # vertical pieces nearer than this look like one
 _PAIRWISE_LIMIT = 160
-Net = Hashable
+N = TypeVar("N", bound=Hashable)
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def leave_place(cell: Cell, left: float, nexts: Sequence[float], alone: bool) ->
     return centre if alone else sum(nexts) / len(nexts)
 
 
-def assign_tracks(trunks: Mapping[Net, Trunk]) -> int:
+def assign_tracks(trunks: Mapping[Hashable, Trunk]) -> int:
     """Give each trunk of one gap its track, 0 being the highest; the number of tracks."""
     bent = [t for t in trunks.values() if t.high - t.low > 0.01]
     bent.sort(key=lambda t: (t.low, t.high, t.up, t.down))
@@ -127,17 +128,14 @@ def simplified(points: Sequence[tuple[float, float]]) -> list[tuple[float, float
     return kept
 
 
-def columns(spans: Mapping[Net, tuple[int, int]]) -> tuple[dict[Net, int], int]:
+def columns(spans: Mapping[N, tuple[int, int]]) -> tuple[dict[N, int], int]:
     """A column of the channel for each vertical piece, given the gaps it spans; how many columns there are."""
     free: list[int] = []  # per column, the first gap below what it holds
-    chosen: dict[Net, int] = {}
-    for net, (low, high) in sorted(spans.items(), key=lambda item: (item[1], )):
-        for column, end in enumerate(free):
-            if end < low:
-                break
-        else:
-            column = len(free)
-            free.append(-1)
+    chosen: dict[N, int] = {}
+    for net, (low, high) in sorted(spans.items(), key=lambda item: item[1]):
+        column = next((c for c, end in enumerate(free) if end < low), len(free))
+        if column == len(free):
+            free.append(high)
         chosen[net] = column
         free[column] = high
     return chosen, len(free)

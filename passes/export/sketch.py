@@ -1,8 +1,9 @@
-"""From a picture to boxes and links: what gets a box of its own, what is said inside its reader, and how big each box is.
+"""From a picture to boxes and links: what gets a box of its own, what is said inside its reader, and how big each box
+is.
 
-A drawing with a box for every scalar and a line for every second read of a weight is unreadable. Scalars, extents
-and their broadcasts are written into the label of what reads them, ``multiply(0.5, ·)``; a named parameter or
-placeholder is drawn once and read by name in the backward half, ``matmul(·, w2.T)``; a transposed matrix is ``·.T``; runs of
+A drawing with a box for every scalar and a line for every second read of a weight is unreadable. Scalars, extents and
+their broadcasts are written into the label of what reads them, ``multiply(0.5, ·)``; a named parameter or placeholder
+is drawn once and read by name in the backward half, ``matmul(·, w2.T)``; a transposed matrix is ``·.T``; runs of
 views, and the steps from a gradient to its ``assign``, share one box.
 """
 
@@ -39,7 +40,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A line from box to box. Links of one ``key`` carry the same tensor and share their way. ``seed``: loss to gradient."""
+    """A line from box to box. Links of one ``key`` carry one tensor and share their way. ``seed``: loss to gradient."""
 
     source: int
     target: int
@@ -167,7 +168,9 @@ def sketch(picture: Picture) -> Sketch:
             result.groups[box.group].append(len(result.boxes))
         result.boxes.append(box)
     for i in drawn:
-        for position, (source, tensor) in enumerate(zip(inliner.sources[i], picture.entries[i].node.inputs, strict=True)):
+        for position, (source, tensor) in enumerate(
+            zip(inliner.sources[i], picture.entries[i].node.inputs, strict=True)
+        ):
             if inliner.operand(i, source, position) is None:
                 index = 0 if source in inliner.transposed else tensor.index
                 origin = inliner.transposed.get(source, source)
@@ -218,7 +221,10 @@ def _box(inliner: _Inliner, i: int, members: tuple[int, ...]) -> Box:
         lines[0] += f" axis {', '.join(map(str, entry.node.attrs['axis']))}"
     box = Box(entry, members, inliner.bands[i], inliner.group_of.get(i), titles, tuple(lines), slim)
     size, small = (TITLE_SMALL, TYPE_SMALL) if slim else (TITLE, TYPE)
-    texts = [*(sans_width("".join(t for t, _ in title), size) for title in titles), *(mono_width(line, small) for line in lines)]
+    texts = [
+        *(sans_width("".join(t for t, _ in title), size) for title in titles),
+        *(mono_width(line, small) for line in lines),
+    ]
     extra = 2 * PAD if entry.role in ("placeholder", "update") else PAD  # slanted and cut corners take room
     box.width = float(np.ceil(max(texts) + 2 * PAD + extra))
     box.height = float(np.ceil(len(titles) * size * 1.35 + len(lines) * small * 1.35 + (8 if slim else 14)))
@@ -273,13 +279,14 @@ def _with_respect_to(entry: Entry, operands: list[Span | None]) -> list[Span]:
 
 
 def _seeds(sketched: Sketch) -> list[Link]:
-    """A dashed line from a single loss to where the way back starts; no tensor flows there, but it is how one reads it."""
+    """A dashed line from a single loss to where the way back starts: no tensor flows there, but so one reads it."""
     losses = [b for b, box in enumerate(sketched.boxes) if box.entry.loss and box.band == FORWARD]
     if len(losses) != 1 or sketched.picture.stage == "graph":
         return []
     fed = {link.target for link in sketched.links}
     starts = [
         b for b, box in enumerate(sketched.boxes)
-        if box.entry.role == "backward" and b not in fed and all(role in ("backward", "constant") for title in box.titles for _, role in title)
+        if box.entry.role == "backward" and b not in fed
+        and all(role in ("backward", "constant") for title in box.titles for _, role in title)
     ]  # fmt: skip
     return [Link(losses[0], b, (-1 - losses[0], 0), seed=True) for b in starts[:2]]

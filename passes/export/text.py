@@ -45,7 +45,10 @@ def dot(picture: Picture) -> str:
         '  edge [fontname="sans-serif", fontsize=9, color="#556677"];',
     ]
     for group in picture.groups:
-        out += [f"  subgraph cluster_{group.id} {{", f"    label={_quoted(group.label)}; style=rounded; color=\"#556677\";"]
+        out += [
+            f"  subgraph cluster_{group.id} {{",
+            f'    label={_quoted(group.label)}; style=rounded; color="#556677";',
+        ]
         out += [f"  {_dot_node(picture.entries[i])}" for i in group.members] + ["  }"]
     out += [_dot_node(entry) for i, entry in enumerate(picture.entries) if i not in grouped]
     for edge in picture.edges:
@@ -107,7 +110,7 @@ def _mermaid_text(lines: list[str]) -> str:
 
 
 def _entity(character: str) -> str:
-    if character in "\"#&<>`\\{}|;*_~" or (character < " "):
+    if character in '"#&<>`\\{}|;*_~' or (character < " "):
         return f"#{ord(character)};" if character >= " " else " "
     return character
 
@@ -164,7 +167,9 @@ def _plain_attrs(entry: Entry, shape: ShapeNamer) -> Iterator[tuple[str, Any]]:
 
 def _json_number(value: Any) -> Any:
     """JSON has no NaN and no infinity: they are written as text."""
-    return str(value) if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value
+    return (
+        str(value) if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value
+    )
 
 
 def to_networkx(picture: Picture) -> networkx.DiGraph:
@@ -177,7 +182,8 @@ def to_networkx(picture: Picture) -> networkx.DiGraph:
         first = entry.node.results[0] if entry.node.results else None
         graph.add_node(
             entry.id, op=entry.op, name=entry.name, shape=tuple(shape(first.shape)) if first else None,
-            dtype=str(first.dtype) if first else None, role=entry.role, where=entry.where, fetched=entry.fetched, group=None,
+            dtype=str(first.dtype) if first else None, role=entry.role, where=entry.where, fetched=entry.fetched,
+            group=None,
         )  # fmt: skip
     for group in picture.groups:
         for i in group.members:

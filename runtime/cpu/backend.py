@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,18 @@ class Arena:
         return self.address
 
 
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection while a compilation makes many objects that live: its cost grows faster than their number."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class CpuBackend:
     """Makes programs for one session; ``threads`` is the most that one call is shared among."""
 
@@ -66,8 +80,9 @@ class CpuBackend:
         self, graph: Graph, unifier: Unifier, placeholders: Sequence[Tensor], store: ParameterStore
     ) -> CpuProgram:
         run = program_runner()
-        optimized = optimize(graph, self._options, unifier)
-        program = lower(optimized, self._options, unifier)
+        with _collector_paused():
+            optimized = optimize(graph, self._options, unifier)
+            program = lower(optimized, self._options, unifier)
         addresses = [compile_call(call, self._counters).address for call in program.calls]
         return CpuProgram(graph, program, addresses, placeholders, store, self._arena, self._threads, run)
 
