@@ -28,7 +28,7 @@ float64 = np.dtype(np.float64)
 
 SUPPORTED: tuple[DType, ...] = tuple(
     np.dtype(name)
-    for name in "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64".split()
+    for name in ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"]
 )
 _NARROW = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
 _KIND_ORDER = {"b": 0, "u": 1, "i": 1, "f": 2}

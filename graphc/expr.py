@@ -1,8 +1,8 @@
 """The scalar expression builder: the vocabulary in which an op says what it does to one element.
 
-An op's ``emit`` rule is a function of a :class:`Builder`, for example ``lambda b, a, x, y: b.mul(x, y)``. Three builders
-exist: the loop IR's (``passes/loop_ir.py``), which CPU and CUDA printers turn into source, and the one here that
-evaluates with NumPy, which is the plain Python meaning of every primitive.
+An op's ``emit`` rule is a function of a :class:`Builder`, for example ``lambda b, a, x, y: b.mul(x, y)``. Three
+builders exist: the loop IR's (``passes/loop_ir.py``), which CPU and CUDA printers turn into source, and the one here
+that evaluates with NumPy, which is the plain Python meaning of every primitive.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Builder(Protocol[V]):
 
     Arithmetic takes operands of one dtype and returns it; comparisons return bool; ``select(c, x, y)`` takes a bool
     and two values of one dtype; ``fma(x, y, z)`` is ``x*y + z`` rounded once, the only contraction there is.
-    ``maximum`` and ``minimum`` propagate NaN. ``index(axis)`` is the element's position along an axis of the op's result,
-    int64. ``guard(bad)`` reports the node as failed when ``bad`` is true for any element.
+    ``maximum`` and ``minimum`` propagate NaN. ``index(axis)`` is the element's position along an axis of the
+    op's result, int64. ``guard(bad)`` reports the node as failed when ``bad`` is true for any element.
     """
 
     def dtype(self, x: V) -> DType: ...
@@ -66,8 +66,8 @@ class Primitives:
 
 
 _NUMPY_UNARY: dict[str, Any] = {
-    "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "exp": np.exp, "log": np.log,
-    "log1p": np.log1p, "expm1": np.expm1, "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
+    "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "exp": np.exp,
+    "log": np.log, "log1p": np.log1p, "expm1": np.expm1, "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
 }  # fmt: skip
 _NUMPY_BINARY: dict[str, Any] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "pow": np.power, "maximum": np.maximum,

@@ -65,7 +65,13 @@ def _cotangents(ys: Sequence[Tensor], grad_ys: Any) -> list[Tensor]:
                 )
         return [ones_like(y) for y in ys]
     given = list(grad_ys) if isinstance(grad_ys, (list, tuple)) and len(ys) == len(grad_ys) != 1 else [grad_ys]
-    if len(given) == 1 and len(ys) == 1 and isinstance(grad_ys, (list, tuple)) and len(grad_ys) == 1 and isinstance(grad_ys[0], Tensor):
+    if (
+        len(given) == 1
+        and len(ys) == 1
+        and isinstance(grad_ys, (list, tuple))
+        and len(grad_ys) == 1
+        and isinstance(grad_ys[0], Tensor)
+    ):
         given = [grad_ys[0]]
     if len(given) != len(ys):
         raise GradientError(f"gradients: {len(ys)} ys need as many grad_ys, got {len(given)}")
@@ -93,8 +99,9 @@ def gradients(
 ) -> Tensor | list[Tensor]:
     """Derivatives of ``ys`` with respect to ``xs``: symbolic tensors, each of its x's shape and dtype.
 
-    ``ys`` is a scalar tensor, or any tensors with ``grad_ys``, the cotangents that weight them (a vector-Jacobian product;
-    several ys are summed). ``xs`` may be any tensors, intermediate ones too. A Tensor for a Tensor, a list for a list.
+    ``ys`` is a scalar tensor, or any tensors with ``grad_ys``, the cotangents that weight them (a vector-Jacobian
+    product; several ys are summed). ``xs`` may be any tensors, intermediate ones too. A Tensor for a Tensor, a list
+    for a list.
 
     Raises ``GradientError`` when a y is not a scalar and ``grad_ys`` is missing, when dtypes are not float, and when no
     differentiable path leads from an x to ys; ``unreachable="zero"`` gives zeros there instead.
@@ -111,7 +118,9 @@ def gradients(
             if not isinstance(tensor, Tensor):
                 raise GradientError(f"gradients: {label} must be tensors, got {type(tensor).__name__}")
             if not is_float(tensor.dtype):
-                raise GradientError(f"gradients: {label} must be float, got {tensor.describe()}; convert with .astype('float32')")
+                raise GradientError(
+                    f"gradients: {label} must be float, got {tensor.describe()}; convert with .astype('float32')"
+                )
     cotangents = _cotangents(targets, grad_ys)
     reached = reaches(targets, sources)
     missing = [x for x in sources if x not in reached]

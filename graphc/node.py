@@ -84,7 +84,8 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "attrs", "body", "constraints", "inputs", "name", "op", "outputs", "results", "role", "serial", "where",
+        "__weakref__", "attrs", "body", "constraints", "inputs", "name", "op", "outputs", "results", "role", "serial",
+        "where",
     )  # fmt: skip
 
     def __init__(
@@ -137,8 +138,8 @@ class Node:
 def make_node(op: OpDef, inputs: Sequence[Tensor], attrs: Attrs = NO_ATTRS, name: str | None = None) -> Node:
     """A new node of ``op``: shapes and dtypes inferred, location and body captured.
 
-    Raises what ``op.infer`` raises (``ShapeError``, ``DTypeError``), and ``ScopeError`` for an input from a body that is not being
-    traced.
+    Raises what ``op.infer`` raises (``ShapeError``, ``DTypeError``), and ``ScopeError`` for an input from a body that
+    is not being traced.
     """
     where, role = capture()
     body = _body.get()
@@ -174,7 +175,9 @@ def _ops() -> ModuleType:
 
 
 class Tensor:
-    """A symbolic array: result ``index`` of ``node``. It has a shape and a dtype, and no value until a session runs it."""
+    """A symbolic array: result ``index`` of ``node``. It has a shape and a dtype, and no value until a session
+    runs it.
+    """
 
     __slots__ = ("__weakref__", "index", "node")
     __array_ufunc__ = None  # so that ndarray * tensor builds a node
@@ -248,7 +251,9 @@ class Tensor:
     # Symbolic means no number yet.
 
     def _no_value(self, what: str, instead: str) -> NoReturn:
-        raise SymbolicError(f"{what} needs a value, and {self.describe()} is symbolic: it has none until a session runs. {instead}")
+        raise SymbolicError(
+            f"{what} needs a value, and {self.describe()} is symbolic: it has none until a session runs. {instead}"
+        )
 
     def __bool__(self) -> NoReturn:
         self._no_value(

@@ -45,15 +45,22 @@ class NotDifferentiable:
 class Domain:
     """What arguments an op takes, from which the tests generate samples.
 
-    ``kinds`` are the dtype kinds an input may have ("f", "i", "b"); one string per input, or one for all. ``low`` and ``high`` bound the
-    values where gradients are compared with differences; ``away`` lists points where the op has a kink, kept away from.
-    ``attrs`` gives attribute sets to try, for an input of rank 2.
+    ``kinds`` has one string for each input: the dtype kinds it may have (of "f", "i", "u", "b"). Inputs that share a
+    kind have one dtype. ``low`` and ``high`` bound the values where gradients are compared with differences; ``away``
+    lists points where the op has a kink, kept away from. ``bounded`` says that values outside are an error, at any
+    time. ``rank`` is the least rank of an input. ``empty`` says whether axes may have no elements. ``shapes``
+    replaces the shapes that the tests try by themselves: one shape for each input, where a string is a symbolic
+    extent.
     """
 
     kinds: tuple[str, ...] = ("f",)
     low: float = -2.0
     high: float = 2.0
     away: tuple[float, ...] = ()
+    bounded: bool = False
+    rank: int = 0
+    empty: bool = True
+    shapes: tuple[tuple[tuple[int | str, ...], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +68,13 @@ class OpDef:
     """All that an op means.
 
     infer:      result types, and constraints on symbolic extents, from an :class:`Inference`.
-    reference:  the living definition: NumPy arrays in, NumPy array out, given a :class:`Reference` for attrs and extents.
-    vjp:        ``(node, g)`` to one cotangent or None per input, built with public ops.
-    emit:       for ``Kind.SCALAR``: ``emit(builder, attrs, *values)``.
-    index_map:  for ``Kind.VIEW``: for each input axis, the result axis it follows, or None where the input's extent is 1.
-    decompose:  for ``Kind.COMPOSITE``: the same result built from simpler public ops.
-    reduce:     for ``Kind.REDUCE``: the combining primitive.
+    reference:  the living definition: NumPy arrays in, NumPy array out, given a :class:`Reference` for attrs and
+    extents. vjp:        ``(node, g)`` to one cotangent or None per input, built with public ops. emit:       for
+    ``Kind.SCALAR``: ``emit(builder, attrs, *values)``. index_map:  for ``Kind.VIEW``: for each input axis, the result
+    axis it follows, or None where the input's extent is 1. decompose:  for ``Kind.COMPOSITE``: the same result built
+    from simpler public ops. reduce:     for ``Kind.REDUCE``: the combining primitive. domain:     what arguments the
+    op takes; the tests generate them. samples:    for an op with attributes: functions of its inputs that build its
+    nodes, one for each set of attributes to try.
     """
 
     name: str
@@ -81,7 +89,7 @@ class OpDef:
     commutative: bool = False
     cost: int = 1
     domain: Domain = field(default_factory=Domain)
-    samples: Callable[[Any], Any] | None = None
+    samples: tuple[Callable[..., Tensor], ...] = ()
     doc: str = ""
 
     def __repr__(self) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DTypeLike, as_dtype
+from graphc.dtypes import DTypeLike, as_dtype, is_weak
 from graphc.errors import DTypeError, ScopeError, ShapeError, UpdateError
 from graphc.init import Initializer
 from graphc.node import Node, Tensor, TensorType, attrs_of, current_body, frozen, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
-from graphc.ops.leaf import as_array, as_shape, as_tensor, is_weak, scalar
+from graphc.ops.leaf import as_array, as_shape, as_tensor, scalar
 from graphc.ops.shape import broadcast_to
 
 
@@ -22,8 +22,8 @@ def _infer_parameter(c: Inference) -> tuple[TensorType, ...]:
 
 PARAMETER = register(
     OpDef(
-        "parameter", Kind.LEAF, _infer_parameter, None, NotDifferentiable("a leaf has no inputs"), domain=Domain(kinds=()),
-        doc="A value that a session keeps from run to run.",
+        "parameter", Kind.LEAF, _infer_parameter, None, NotDifferentiable("a leaf has no inputs"),
+        domain=Domain(kinds=()), doc="A value that a session keeps from run to run.",
     )
 )  # fmt: skip
 
@@ -41,14 +41,16 @@ def _infer_assign(c: Inference) -> tuple[TensorType, ...]:
 
 ASSIGN = register(
     OpDef(
-        "assign", Kind.UPDATE, _infer_assign, None, NotDifferentiable("an update has no result"), domain=Domain(kinds=()),
-        doc="Write a value into a parameter at the end of a run.",
+        "assign", Kind.UPDATE, _infer_assign, None, NotDifferentiable("an update has no result"),
+        domain=Domain(kinds=()), doc="Write a value into a parameter at the end of a run.",
     )
 )  # fmt: skip
 
 
 class Update:
-    """One or more assignments, fetched like a tensor; its fetched value is None. All take effect together at the end of a run."""
+    """One or more assignments, fetched like a tensor; its fetched value is None. All take effect together at the
+    end of a run.
+    """
 
     __slots__ = ("assigns",)
 
@@ -87,13 +89,15 @@ def parameter(
 ) -> Tensor:
     """A value that each session keeps from run to run.
 
-    ``value`` is an array (its dtype is kept; lists and Python floats give float32), or an initialiser from ``graphc.init`` with
-    ``shape`` (fixed extents; float32 unless ``dtype`` is given). ``trainable=False`` leaves it out of ``minimize``.
-    Raises ``ShapeError`` and ``DTypeError``.
+    ``value`` is an array (its dtype is kept; lists and Python floats give float32), or an initialiser from
+    ``graphc.init`` with ``shape`` (fixed extents; float32 unless ``dtype`` is given). ``trainable=False`` leaves it
+    out of ``minimize``. Raises ``ShapeError`` and ``DTypeError``.
     """
     what = f"parameter {name!r}" if name else "parameter"
     if isinstance(value, Tensor):
-        raise DTypeError(f"{what}: the initial value cannot be a tensor ({value.describe()}); use assign to set it from one")
+        raise DTypeError(
+            f"{what}: the initial value cannot be a tensor ({value.describe()}); use assign to set it from one"
+        )
     initial: Any = value
     if isinstance(value, Initializer) or callable(value):
         if shape is None:
@@ -135,7 +139,9 @@ def assign(parameter: Tensor, value: Any) -> Update:
         shown = parameter.describe() if isinstance(parameter, Tensor) else repr(parameter)
         raise UpdateError(f"assign: only a parameter can be assigned, got {shown}")
     if current_body() is not None:
-        raise ScopeError(f"assign: {parameter.name!r} cannot be updated inside a loop or branch body; update it after the loop")
+        raise ScopeError(
+            f"assign: {parameter.name!r} cannot be updated inside a loop or branch body; update it after the loop"
+        )
     tensor = scalar(value, parameter.dtype) if is_weak(value) else as_tensor(value, "assign")
     if tensor.ndim == 0:
         tensor = broadcast_to(tensor, parameter.shape)

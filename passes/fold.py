@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from graphc.dims import product
 from graphc.node import Node, Tensor, attrs_of, frozen
 from graphc.opdef import Kind, Reference
 from graphc.ops.leaf import CONSTANT
@@ -24,14 +23,13 @@ def _fold(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     if node.op.kind not in _FOLDED or not inputs or any(t.node.op is not CONSTANT for t in inputs):
         return None
     shape = node.results[0].shape
-    if not all(isinstance(e, int) for e in shape) or math.prod(shape) > LIMIT:  # type: ignore[arg-type]
+    size = product(shape)
+    if not isinstance(size, int) or size > LIMIT:
         return None
     if node.op.name == "check_index":
         return None  # it must fail when it runs, not now
     assert node.op.reference is not None
     value = node.op.reference(Reference(node, {}), *(t.node.attrs["value"] for t in inputs))
     attrs = attrs_of(value=frozen(np.asarray(value, node.results[0].dtype)))
-    constant = Node(
-        CONSTANT, (), attrs, node.results, name=node.name, where=node.where, role=node.role, body=node.body
-    )
+    constant = Node(CONSTANT, (), attrs, node.results, name=node.name, where=node.where, role=node.role, body=node.body)
     return constant.outputs

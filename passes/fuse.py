@@ -1,9 +1,10 @@
 """Fusion: which nodes become one kernel.
 
-Nodes are visited readers first. A node joins the cluster of its readers when all of them sit in one cluster (then no cycle can
-arise), or when a bounded search shows that no other reader's cluster leads back to it; its value is then also stored.
-Views cost nothing and cheap nodes are computed again in every cluster that reads them. A reduction takes its producers
-with it, and is itself taken by readers over its result (an epilogue) or over its own input (a row-wise chain).
+Nodes are visited readers first. A node joins the cluster of its readers when all of them sit in one cluster (then no
+cycle can arise), or when a bounded search shows that no other reader's cluster leads back to it; its value is then
+also stored. Views cost nothing and cheap nodes are computed again in every cluster that reads them. A reduction takes
+its producers with it, and is itself taken by readers over its result (an epilogue) or over its own input (a row-wise
+chain).
 """
 
 from __future__ import annotations
@@ -215,7 +216,9 @@ class Fusion:
         if len(used) != sum(a is not None for a in out):
             return False
         wanted = {a for a, e in enumerate(cluster.frame) if e != 1}
-        return used >= wanted or (bool(cluster.reduced) and used >= wanted - cluster.reduced and not used & cluster.reduced)
+        return used >= wanted or (
+            bool(cluster.reduced) and used >= wanted - cluster.reduced and not used & cluster.reduced
+        )
 
     def _hoistable(self, cluster: Cluster, out: Map) -> bool:
         """Whether a value under ``out`` is constant along the innermost loop, so that it is computed once per row."""
@@ -241,7 +244,11 @@ class Fusion:
             return True
         # A row-wise chain: later stages walk the row again. The row must be innermost, and there must be many.
         inner = node.inputs[0].ndim - len(over)
-        return bool(used) and list(node.attrs["axis"]) == [*range(inner, inner + len(over))] and wide[-len(reduced) :] == reduced
+        return (
+            bool(used)
+            and list(node.attrs["axis"]) == [*range(inner, inner + len(over))]
+            and wide[-len(reduced) :] == reduced
+        )
 
     def _is_read_along(self, cluster: Cluster, node: Node, reduced: Sequence[int]) -> bool:
         """Whether something that varies along the reduced axes depends on the reduction's result."""

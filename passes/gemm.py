@@ -63,7 +63,9 @@ def _scalar(tensor: Tensor) -> Tensor | None:
 def _gemm(node: Node, start: Tensor, scale: Tensor | None, product: Node) -> Tensor:
     factor = ops.constant(1, start.dtype) if scale is None else scale
     if node.op.name == "subtract":
-        factor = ops.constant(-factor.node.attrs["value"]) if factor.node.op.name == "constant" else ops.negative(factor)
+        factor = (
+            ops.constant(-factor.node.attrs["value"]) if factor.node.op.name == "constant" else ops.negative(factor)
+        )
     a, b = product.inputs
     trans_a, trans_b = _is_transpose(a), _is_transpose(b)
     return ops.gemm_add(

@@ -1,8 +1,8 @@
 """Reverse-mode differentiation as a graph rewrite: every ``gradient`` node becomes the nodes that compute it.
 
-One sweep over the graph between the xs and the ys serves all gradients asked of the same ys (A. Griewank and A. Walther,
-"Evaluating Derivatives", 2nd ed., SIAM 2008, section 3.2). Nodes are visited inputs first, so that the gradients
-inside a differentiated expression are expanded before it: higher order is the same thing twice.
+One sweep over the graph between the xs and the ys serves all gradients asked of the same ys (A. Griewank and
+A. Walther, "Evaluating Derivatives", 2nd ed., SIAM 2008, section 3.2). Nodes are visited inputs first, so that the
+gradients inside a differentiated expression are expanded before it: higher order is the same thing twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def expand_gradients(graph: Graph) -> Graph:
         targets, cotangents, xs = split(node, inputs)
         key = (*targets, *cotangents)
         if any(x not in results.get(key, {}) for x in xs):
-            wanted = {x for x in xs} | _known(sweeps.get(split_key(node), ()), graph)
+            wanted = set(xs) | _known(sweeps.get(split_key(node), ()), graph)
             with derived_from(node.where, "backward"):
                 results[key] = backpropagate(targets, cotangents, [*wanted])
         return tuple(results[key][x] for x in xs)
@@ -61,9 +61,7 @@ def _known(xs: Sequence[Tensor], graph: Graph) -> set[Tensor]:
     return {x for x in xs if not x.node.inputs}
 
 
-def backpropagate(
-    ys: Sequence[Tensor], cotangents: Sequence[Tensor], xs: Sequence[Tensor]
-) -> dict[Tensor, Tensor]:
+def backpropagate(ys: Sequence[Tensor], cotangents: Sequence[Tensor], xs: Sequence[Tensor]) -> dict[Tensor, Tensor]:
     """The cotangent of each x, given those of the ys, built with public ops; zeros where no path remains."""
     order = topological([y.node for y in ys])
     live = _live_nodes(order, set(xs))
@@ -117,7 +115,8 @@ def _propagate(
             continue
         if cotangent.ndim != tensor.ndim or cotangent.dtype != tensor.dtype:
             raise CompilerError(
-                f"the derivative of {node.op.name} has type {cotangent.type} where its input has {tensor.type} ({node.where})"
+                f"the derivative of {node.op.name} has type {cotangent.type} where its input has {tensor.type} "
+                f"({node.where})"
             )
         pending.setdefault(tensor, []).append(cotangent)
 

@@ -64,8 +64,8 @@ Rewrite = Callable[[Node, tuple[Tensor, ...]], "tuple[Tensor, ...] | None"]
 def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
     """The graph with ``rewrite(node, new_inputs)`` in place of each node's results.
 
-    ``rewrite`` returns the tensors that replace the node's outputs, or None to keep the node (rebuilt only if its inputs
-    changed). Update nodes are rebuilt, never rewritten.
+    ``rewrite`` returns the tensors that replace the node's outputs, or None to keep the node (rebuilt only if its
+    inputs changed). Update nodes are rebuilt, never rewritten.
     """
     replaced: dict[Tensor, Tensor] = {}
     updates: dict[Node, Node] = {}

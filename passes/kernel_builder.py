@@ -1,7 +1,8 @@
 """From a cluster of nodes to one loop kernel, or two when a reduction is split.
 
-The cluster's *frame* is the list of axes that it runs over. Each tensor is evaluated under a *map*: for each of its axes the
-frame axis that it follows, or None where its extent is 1. Views and broadcasting only change maps; nothing is moved.
+The cluster's *frame* is the list of axes that it runs over. Each tensor is evaluated under a *map*: for each of its
+axes the frame axis that it follows, or None where its extent is 1. Views and broadcasting only change maps; nothing
+is moved.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SMALL = 16384  # elements below which a reduction of known size is not worth spl
 
 @dataclass
 class Cluster:
-    """Nodes that become one kernel. ``frame`` are the extents of its axes, ``reduced`` those of them that are summed over.
+    """Nodes that become one kernel. ``frame`` are the extents of its axes, ``reduced`` those of them that are summed
+    over.
 
     ``maps`` holds, for each tensor used inside, the maps under which it is needed.
     """
@@ -50,7 +52,9 @@ def identity_map(shape: Sequence[Extent], axes: Sequence[int]) -> Map:
 
 
 def input_maps(node: Node, out: Map, reduced: Sequence[int]) -> list[Map]:
-    """Maps of a node's inputs, given the map of its result; ``reduced`` are the frame axes that a reduction runs over."""
+    """Maps of a node's inputs, given the map of its result; ``reduced`` are the frame axes that a reduction runs
+    over.
+    """
     if node.op.kind is Kind.VIEW:
         assert node.op.index_map is not None
         return [tuple(None if a is None else out[a] for a in node.op.index_map(node))]
@@ -164,7 +168,9 @@ class _Emitter(Primitives):
 
 
 class KernelBuilder:
-    """Builds the calls of one cluster. ``buffer_of`` gives the buffer of a tensor that is in memory; ``canonical`` normalises extents."""
+    """Builds the calls of one cluster. ``buffer_of`` gives the buffer of a tensor that is in memory; ``canonical``
+    normalises extents.
+    """
 
     def __init__(self, cluster: Cluster, buffer_of: Callable[[Tensor], Buffer], canonical: Canonical) -> None:
         self._cluster = cluster

@@ -1,15 +1,17 @@
 """The loop IR: what one fused kernel does, on any device.
 
-A kernel runs over a grid of *axes*, in loop order. Each axis is parallel (``p``) or reduced (``r``); the roles form one of
+A kernel runs over a grid of *axes*, in loop order. Each axis is parallel (``p``) or reduced (``r``); the roles form
+one of
 
     p...p        elementwise
     p...p r...r  reduction along the inner axes; its stages share the row
     p...p r...r p  reduction along outer axes, over contiguous columns
 
-The body is a list of *stages*, each a list of instructions in single-assignment form; a value is named by its position in the
-kernel. A stage runs over the whole grid, or, where nothing in it varies along an ``r`` axis, once per point of the ``p``
-axes. The result of a ``reduce`` is read by later stages only. Pointer arguments know, per axis, whether their stride is 0,
-1 or a run-time number; everything else about shapes is a run-time number too, so that kernels are few.
+The body is a list of *stages*, each a list of instructions in single-assignment form; a value is named by its
+position in the kernel. A stage runs over the whole grid, or, where nothing in it varies along an ``r`` axis, once per
+point of the ``p`` axes. The result of a ``reduce`` is read by later stages only. Pointer arguments know, per axis,
+whether their stride is 0, 1 or a run-time number; everything else about shapes is a run-time number too, so that
+kernels are few.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from graphc.dtypes import DType
 class Instr:
     """One instruction. ``args`` are values; ``attr`` depends on ``op``:
 
-    load, store: number of the pointer argument; const: the value; unary, binary, compare: the primitive's name; index: the axis;
-    extent: number of the run-time integer; reduce: the combining primitive; guard: number of the guard.
+    load, store: number of the pointer argument; const: the value; unary, binary, compare: the primitive's name;
+    index: the axis; extent: number of the run-time integer; reduce: the combining primitive; guard: number of the
+    guard.
     """
 
     op: str
@@ -95,7 +98,8 @@ class LoopKernel:
 
     @cached_property
     def levels(self) -> dict[int, int]:
-        """For each value, how deep in the loops it varies: 0 nowhere, 1 along the outer axes, 2 along the innermost loop.
+        """For each value, how deep in the loops it varies: 0 nowhere, 1 along the outer axes, 2 along the innermost
+        loop.
 
         The innermost loop is the last axis, or all ``r`` axes when the last axis is one.
         """

@@ -1,4 +1,6 @@
-"""From an optimised graph to a program: fuse, give every stored tensor a buffer, decide what is updated in place, order the calls."""
+"""From an optimised graph to a program: fuse, give every stored tensor a buffer, decide what is updated in place,
+order the calls.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ class _Lowering:
             for assign in self._graph.updates
             if in_place.get(assign.inputs[0]) is not assign.inputs[1]
         ]
-        ordered = schedule(calls + self._copies, final, self._graph)
+        ordered = schedule([*calls, *self._copies], final, self._graph)
         return Program(tuple(self._buffers), tuple(ordered), tuple(outputs), dict(self._constants))
 
     # Buffers.

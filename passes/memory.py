@@ -1,4 +1,6 @@
-"""The memory plan: where each temporary lives in the arena, from the first call that writes it to the last that reads it."""
+"""The memory plan: where each temporary lives in the arena, from the first call that writes it to the last that
+reads it.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class _FreeList:
 
 
 def plan_memory(program: Program, sizes: Mapping[int, int]) -> MemoryPlan:
-    """Offsets for all temporaries; ``sizes`` are bytes by buffer id. Best fit over the schedule, in near-linear time."""
+    """Offsets for all temporaries; ``sizes`` are bytes by buffer id. Best fit over the schedule, in near-linear
+    time.
+    """
     spans = lifetimes(program.calls)
     starting: dict[int, list[Buffer]] = {}
     ending: dict[int, list[Buffer]] = {}

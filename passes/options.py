@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """``verify`` checks the graph after every pass; ``dump`` is a folder (or "-" for the log) that receives the graph after every pass."""
+    """``verify`` checks the graph after every pass; ``dump`` is a folder (or "-" for the log) that receives the
+    graph after every pass.
+    """
 
     verify: bool = False
     dump: str | None = None

@@ -18,8 +18,9 @@ from passes.loop_ir import LoopKernel
 class Buffer:
     """A contiguous piece of memory.
 
-    kind: "feed", "parameter", "constant" and "extent" hold what their tensor says; "output" is allocated for the caller at each run; "temp" lives in
-    the arena from its first to its last use; "partial" is a temp with one slice per split of the call that fills it.
+    kind: "feed", "parameter", "constant" and "extent" hold what their tensor says; "output" is allocated for the
+    caller at each run; "temp" lives in the arena from its first to its last use; "partial" is a temp with one slice
+    per split of the call that fills it.
     """
 
     id: int

@@ -1,4 +1,6 @@
-"""The order of calls: what is read is written before; parameters are overwritten last; ties go to the order of the graph."""
+"""The order of calls: what is read is written before; parameters are overwritten last; ties go to the order of the
+graph.
+"""
 
 from __future__ import annotations
 

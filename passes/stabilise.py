@@ -57,7 +57,9 @@ def is_constant(tensor: Tensor, value: float) -> bool:
     if tensor.node.op is not CONSTANT:
         return False
     array = tensor.node.attrs["value"]
-    return array.size == 1 and array.item() == value and np.signbit(array.astype(np.float64)).item() == np.signbit(value)
+    if array.size != 1 or array.item() != value:
+        return False
+    return bool(np.signbit(array.astype(np.float64)).item() == np.signbit(value))
 
 
 def stabilise(graph: Graph) -> Graph:

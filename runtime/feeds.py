@@ -20,8 +20,9 @@ _ORDER = {"b": 0, "u": 1, "i": 1, "f": 2}
 def convert(value: Any, target: Tensor, what: str) -> Array:
     """``value`` as an aligned, C-ordered array of the dtype and rank of ``target``.
 
-    Conversions that keep the kind (int64 -> int32 where the values fit, float64 -> float32) or widen it (bool -> int -> float)
-    are made; others raise ``FeedError``, as do wrong ranks, fixed extents that differ, ragged lists and object arrays.
+    Conversions that keep the kind (int64 -> int32 where the values fit, float64 -> float32) or widen it
+    (bool -> int -> float) are made; others raise ``FeedError``, as do wrong ranks, fixed extents that differ,
+    ragged lists and object arrays.
     """
     dtype = target.dtype
     if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
@@ -30,10 +31,14 @@ def convert(value: Any, target: Tensor, what: str) -> Array:
         array = _converted(value, dtype, what)
     shape = target.shape
     if array.ndim != len(shape):
-        raise FeedError(f"{what}: expected rank {len(shape)} ({target.type}), got rank {array.ndim}, shape {array.shape}")
+        raise FeedError(
+            f"{what}: expected rank {len(shape)} ({target.type}), got rank {array.ndim}, shape {array.shape}"
+        )
     for axis, (wanted, found) in enumerate(zip(shape, array.shape, strict=True)):
         if type(wanted) is int and wanted != found:
-            raise FeedError(f"{what}: axis {axis} must have extent {wanted} ({target.type}), got {found}, shape {array.shape}")
+            raise FeedError(
+                f"{what}: axis {axis} must have extent {wanted} ({target.type}), got {found}, shape {array.shape}"
+            )
     return array
 
 
@@ -49,7 +54,8 @@ def _converted(value: Any, dtype: DType, what: str) -> Array:
         raise FeedError(f"{what}: cannot feed an array of dtype {array.dtype}; expected numbers that fit {dtype}")
     if _ORDER[kind] > _ORDER[dtype.kind] and array.size:
         raise FeedError(
-            f"{what}: {array.dtype} values cannot be fed to {dtype} without losing their kind; convert them on purpose with .astype({str(dtype)!r})"
+            f"{what}: {array.dtype} values cannot be fed to {dtype} without losing their kind; "
+            f"convert them on purpose with .astype({str(dtype)!r})"
         )
     if dtype.kind in "iu" and kind in "iu" and array.size:
         info = np.iinfo(dtype)
@@ -149,7 +155,10 @@ def _solve_one(extent: Dim, found: int, place: str, values: dict[Symbol, int], s
             values[symbol], source[symbol] = value, place
             return
     if unknown:
-        raise FeedError(f"{place}: the extent {extent} does not determine {', '.join(map(str, unknown))}; give it a placeholder axis of its own")
+        raise FeedError(
+            f"{place}: the extent {extent} does not determine {', '.join(map(str, unknown))}; "
+            f"give it a placeholder axis of its own"
+        )
     expected = evaluate(extent, values)
     if expected != found:
         origin = "; ".join(f"{s} is {values[s]} from {source[s]}" for s in sorted(symbols(extent), key=str))
@@ -169,7 +178,8 @@ def _check(a: Extent, b: Extent, node: Node, values: dict[Symbol, int], source: 
     unbound = sorted({str(s) for e in (a, b) for s in symbols(e) if s not in values})
     if unbound:
         raise FeedError(
-            f"the extent {', '.join(unbound)}, used by {node.op.name} at {node.where}, is the extent of no fed placeholder"
+            f"the extent {', '.join(unbound)}, used by {node.op.name} at {node.where}, is the extent of no fed "
+            f"placeholder"
         )
     try:
         left, right = evaluate(a, values), evaluate(b, values)
@@ -177,10 +187,14 @@ def _check(a: Extent, b: Extent, node: Node, values: dict[Symbol, int], source: 
         raise FeedError(f"{node.op.name} at {node.where}: {error}") from error
     if left != right:
         lines = "".join(
-            f"\n    {s} = {values[s]} from {source[s]}" for e in (a, b) for s in sorted(symbols(e), key=str) if s in source
+            f"\n    {s} = {values[s]} from {source[s]}"
+            for e in (a, b)
+            for s in sorted(symbols(e), key=str)
+            if s in source
         )
         operands = "".join(f"\n    {t.describe()}" for t in node.inputs)
         raise FeedError(
-            f"{node.op.name} at {node.where} needs equal extents, and the feeds make {a} = {left} but {b} = {right}:{lines}\n"
+            f"{node.op.name} at {node.where} needs equal extents, and the feeds make {a} = {left} but "
+            f"{b} = {right}:{lines}\n"
             f"  operands:{operands}"
         )

@@ -50,7 +50,9 @@ def _flatten(fetch: Any, outputs: list[Tensor], assigns: list[Node], path: str) 
             return lambda results: tuple([item(results) for item in items])
         return lambda results: [item(results) for item in items]
     hint = "; fetch tensors themselves, not their names" if isinstance(fetch, str) else ""
-    raise FetchError(f"{path}: can fetch tensors, updates and nestings of them, got {type(fetch).__name__} {fetch!r}{hint}")
+    raise FetchError(
+        f"{path}: can fetch tensors, updates and nestings of them, got {type(fetch).__name__} {fetch!r}{hint}"
+    )
 
 
 def cache_key(fetches: Any) -> Any:

@@ -15,8 +15,8 @@ from graphc.errors import DeviceError, FeedError, SessionError
 from graphc.node import Node, Tensor
 from graphc.state import PARAMETER, Update
 from passes.graph import Graph
-from runtime.fetches import cache_key, flatten
 from runtime.feeds import FeedPlan
+from runtime.fetches import cache_key, flatten
 from runtime.step import Step
 from runtime.store import ParameterStore
 
@@ -53,9 +53,9 @@ def _backend(device: str, threads: int | None) -> Backend:
 class Session:
     """Holds parameter values and compiled programs, and runs fetches.
 
-    ``device`` is "cpu" (Numba kernels), "reference" (NumPy, op by op) or "auto" (the fastest present). ``seed`` decides first values.
-    ``threads`` limits the threads of a run; None takes all cores that the process may use. Runs of one session take turns; different
-    sessions run side by side. Use it as a context manager, or call ``close()``.
+    ``device`` is "cpu" (Numba kernels), "reference" (NumPy, op by op) or "auto" (the fastest present). ``seed``
+    decides first values. ``threads`` limits the threads of a run; None takes all cores that the process may use. Runs
+    of one session take turns; different sessions run side by side. Use it as a context manager, or call ``close()``.
     """
 
     def __init__(self, device: str = "cpu", seed: int = 0, threads: int | None = None) -> None:
@@ -76,9 +76,9 @@ class Session:
     def run(self, fetches: Any, feeds: Mapping[Any, Any] | None = None) -> Any:
         """Values of ``fetches`` (any nesting of tensors and updates; updates give None) for the given ``feeds``.
 
-        ``feeds`` maps placeholders, or their names, to arrays. Fetched arrays are the caller's own; a 0-d result is a NumPy
-        scalar. Updates take effect together when everything has been computed; a run that raises changes nothing. Raises ``FetchError``, ``FeedError``,
-        ``SessionError``, ``IndexRangeError``.
+        ``feeds`` maps placeholders, or their names, to arrays. Fetched arrays are the caller's own; a 0-d result is a
+        NumPy scalar. Updates take effect together when everything has been computed; a run that raises changes
+        nothing. Raises ``FetchError``, ``FeedError``, ``SessionError``, ``IndexRangeError``.
         """
         with self._lock:
             step = self._step(fetches)
@@ -130,8 +130,8 @@ class Session:
     def save(self, path: str | os.PathLike[str], params: Any = None) -> None:
         """Write parameters to a safetensors file, atomically.
 
-        ``params``: None for everything the session holds, a list of parameters, a Module (saved under the names of its attributes), or
-        fetches (every parameter they reach).
+        ``params``: None for everything the session holds, a list of parameters, a Module (saved under the names of
+        its attributes), or fetches (every parameter they reach).
         """
         with self._lock:
             self._check_open()
@@ -140,8 +140,8 @@ class Session:
     def load(self, path: str | os.PathLike[str], params: Any = None, *, strict: bool = True) -> None:
         """Restore parameters by name from a safetensors file.
 
-        Shapes and dtypes are checked before anything changes (``CheckpointError``). Entries for parameters that the session has not met
-        wait for them. ``strict=False`` lets parameters that the file lacks keep their values.
+        Shapes and dtypes are checked before anything changes (``CheckpointError``). Entries for parameters that the
+        session has not met wait for them. ``strict=False`` lets parameters that the file lacks keep their values.
         """
         with self._lock:
             self._check_open()
@@ -149,7 +149,7 @@ class Session:
 
     def stats(self) -> dict[str, int]:
         """Counters since the session was opened: runs, compiled steps, kernels compiled and loaded from the cache."""
-        found = getattr(self._backend, "stats", dict)()
+        found: dict[str, int] = getattr(self._backend, "stats", dict)()
         return {"steps": len(self._steps), "runs": sum(s.runs for s in self._steps.values()), **found}
 
     # Life.
@@ -168,7 +168,9 @@ class Session:
         self._check_open()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:

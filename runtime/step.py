@@ -88,5 +88,3 @@ class Step:
 
     def __repr__(self) -> str:
         return f"<graphc step of {len(self._fetches.graph.outputs)} fetches, {len(self.kernels)} kernels>"
-
-

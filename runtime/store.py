@@ -71,7 +71,7 @@ class ParameterStore:
             )
 
     def _first_value(self, parameter: Tensor, stream: int) -> Array:
-        shape = tuple(int(e) for e in parameter.shape)  # type: ignore[arg-type]  # a parameter's extents are ints
+        shape = tuple(int(e) for e in parameter.shape)
         array = aligned_empty(shape, parameter.dtype)
         waiting = self._waiting.get(parameter.name)
         initial = parameter.node.attrs["initial"]
@@ -84,7 +84,9 @@ class ParameterStore:
             rng = np.random.Generator(np.random.Philox(key=[self._seed, stream]))
             drawn = np.asarray(initial(shape, parameter.dtype, rng))
             if drawn.shape != shape:
-                raise SessionError(f"the initialiser of {parameter.describe()} returned shape {drawn.shape}, expected {shape}")
+                raise SessionError(
+                    f"the initialiser of {parameter.describe()} returned shape {drawn.shape}, expected {shape}"
+                )
             array[...] = drawn
         return array
 
@@ -114,7 +116,9 @@ class ParameterStore:
     # Files.
 
     def save(self, path: str | os.PathLike[str], chosen: Mapping[str, Tensor] | None = None) -> None:
-        """Write ``chosen`` (or everything held) as safetensors, atomically: the old file or the new one, never a part."""
+        """Write ``chosen`` (or everything held) as safetensors, atomically: the old file or the new one, never a
+        part.
+        """
         if chosen is None:
             chosen = {p.name: p for p in self._arrays}
         else:
@@ -152,7 +156,8 @@ class ParameterStore:
 def _check_entry(name: str, array: Array, parameter: Tensor, source: str) -> None:
     if array.shape != tuple(parameter.shape) or array.dtype != parameter.dtype:
         raise CheckpointError(
-            f"{source}: entry {name!r} is {array.dtype}{list(array.shape)}, and the parameter is {parameter.describe()}; nothing was changed"
+            f"{source}: entry {name!r} is {array.dtype}{list(array.shape)}, and the parameter is "
+            f"{parameter.describe()}; nothing was changed"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DTypeLike, as_dtype, bool_, is_float, true_divide_dtype
+from graphc.dtypes import SUPPORTED, DType, DTypeLike, as_dtype, bool_, is_float, true_divide_dtype
 from graphc.errors import DTypeError
 from graphc.node import NO_ATTRS, Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
@@ -103,9 +103,7 @@ def _unary(
     domain: Domain | None = None, doc: str,
 ) -> OpDef:  # fmt: skip
     domain = domain or Domain(("f",))
-    return register(
-        OpDef(name, Kind.SCALAR, infer, _quiet(numpy), vjp, emit=emit, cost=cost, domain=domain, doc=doc)
-    )
+    return register(OpDef(name, Kind.SCALAR, infer, _quiet(numpy), vjp, emit=emit, cost=cost, domain=domain, doc=doc))
 
 
 def _compare(name: str, primitive: str, numpy: Callable[..., Any], doc: str, *, commutative: bool = False) -> OpDef:
@@ -142,7 +140,10 @@ DIVIDE = _binary(
 )  # fmt: skip
 POW = _binary(
     "pow", np.power,
-    _vjp(lambda g, o, x, y: g * y * pow(x, y - 1), lambda g, o, x, y: where(equal(x, 0), zeros_like(g), g * o * log(x))),
+    _vjp(
+        lambda g, o, x, y: g * y * pow(x, y - 1),
+        lambda g, o, x, y: where(equal(x, 0), zeros_like(g), g * o * log(x)),
+    ),
     infer=_floating, cost=40, domain=Domain(("f", "f"), low=0.5), doc="First operand to the power of the second.",
 )  # fmt: skip
 MAXIMUM = _binary(
@@ -172,7 +173,14 @@ def _emit_sign(b: Any, a: Any, x: Any) -> Any:
 
 
 SIGN = _unary(
-    "sign", np.sign, STEPWISE, _emit_sign, infer=_numeric, cost=3, domain=Domain(("fiu",)), doc="-1, 0 or 1; NaN for NaN."
+    "sign",
+    np.sign,
+    STEPWISE,
+    _emit_sign,
+    infer=_numeric,
+    cost=3,
+    domain=Domain(("fiu",)),
+    doc="-1, 0 or 1; NaN for NaN.",
 )
 SQUARE = _unary(
     "square", np.square, _vjp(lambda g, o, x: g * (x * 2)), lambda b, a, x: b.binary("mul", x, x), infer=_numeric,
@@ -218,7 +226,7 @@ def _emit_relu(b: Any, a: Any, x: Any) -> Any:
 
 
 RELU = _unary(
-    "relu", lambda x: np.maximum(x, 0).astype(x.dtype), _vjp(lambda g, o, x: where(greater(x, 0), g, zeros_like(g))),
+    "relu", lambda x: np.maximum(x, 0).astype(x.dtype), _vjp(lambda g, o, x: where(greater(o, 0), g, zeros_like(g))),
     _emit_relu, infer=_numeric, domain=Domain(("fi",), away=(0.0,)), doc="max(x, 0); derivative 0 at 0.",
 )  # fmt: skip
 
@@ -239,7 +247,13 @@ LOGICAL_OR = _binary(
     doc="At least one.",
 )  # fmt: skip
 LOGICAL_NOT = _unary(
-    "logical_not", np.logical_not, DISCRETE, lambda b, a, x: b.not_(x), infer=_logical, domain=Domain(("b",)), doc="Not x."
+    "logical_not",
+    np.logical_not,
+    DISCRETE,
+    lambda b, a, x: b.not_(x),
+    infer=_logical,
+    domain=Domain(("b",)),
+    doc="Not x.",
 )
 
 
@@ -256,10 +270,14 @@ WHERE = register(
     OpDef(
         "where", Kind.SCALAR, _infer_where, lambda r, c, x, y: np.where(c, x, y),
         _vjp(None, lambda g, o, c, x, y: where(c, g, zeros_like(g)), lambda g, o, c, x, y: where(c, zeros_like(g), g)),
-        emit=lambda b, a, c, x, y: b.select(c, x, y), domain=Domain(("b", "fiu", "fiu")),
+        emit=lambda b, a, c, x, y: b.select(c, x, y), domain=Domain(("b", "fiub", "fiub")),
         doc="x where the condition holds, else y.",
     )
 )  # fmt: skip
+
+
+def _cast_to(dtype: DType) -> Callable[..., Tensor]:
+    return lambda x: astype(x, dtype)
 
 
 def _cast_reference(r: Any, x: Any) -> Any:
@@ -271,7 +289,8 @@ ASTYPE = register(
     OpDef(
         "astype", Kind.SCALAR, lambda c: (TensorType(c.inputs[0].shape, c.attrs["dtype"]),), _cast_reference,
         lambda node, g: [astype(g, node.inputs[0].dtype)], emit=lambda b, a, x: b.cast(x, a["dtype"]),
-        domain=Domain(("fiub",)), doc="The value converted to another dtype.",
+        domain=Domain(("fiub",)), samples=tuple(_cast_to(d) for d in SUPPORTED),
+        doc="The value converted to another dtype.",
     )
 )  # fmt: skip
 
@@ -303,7 +322,9 @@ def _one_hot_reference(r: Any, x: Any) -> Any:
 ONE_HOT = register(
     OpDef(
         "one_hot", Kind.COMPOSITE, _infer_one_hot, _one_hot_reference, DISCRETE, decompose=_one_hot_view,
-        domain=Domain(("i",), low=0, high=2), samples=lambda x: one_hot(x, 3), doc="1 at the index, 0 elsewhere, along a new last axis.",
+        domain=Domain(("iu",), low=0, high=2, bounded=True),
+        samples=(lambda x: one_hot(x, 3), lambda x: one_hot(x, 4, "int32"), lambda x: one_hot(x, 3, "bool")),
+        doc="1 at the index, 0 elsewhere, along a new last axis.",
     )
 )  # fmt: skip
 
@@ -343,7 +364,7 @@ def _emit_check_index(b: Any, attrs: Any, x: Any) -> Any:
 CHECK_INDEX = register(
     OpDef(
         "check_index", Kind.SCALAR, _infer_check_index, _check_reference, DISCRETE, emit=_emit_check_index, cost=30,
-        domain=Domain(("i",), low=0, high=2), samples=lambda x: check_index(x, 3),
+        domain=Domain(("iu",), low=0, high=2, bounded=True), samples=(lambda x: check_index(x, 3),),
         doc="The indices themselves; a run in which one is out of range fails with its place.",
     )
 )  # fmt: skip
@@ -379,10 +400,12 @@ def divide(x: Any, y: Any) -> Tensor:
 
 
 def pow(x: Any, y: Any) -> Tensor:
-    """``x ** y``, broadcast. Integer exponents from 0 to 4 are products, for every numeric dtype; otherwise floats only."""
-    if isinstance(x, Tensor) and isinstance(y, (int, float)) and y in (0, 1, 2, 3, 4) and x.dtype.kind in "fiu":
-        if isinstance(y, int) or is_float(x.dtype):
-            return _small_power(x, int(y))
+    """``x ** y``, broadcast. Integer exponents from 0 to 4 are products, for every numeric dtype; otherwise floats
+    only.
+    """
+    whole = isinstance(y, (int, float)) and y in (0, 1, 2, 3, 4)
+    if whole and isinstance(x, Tensor) and (is_float(x.dtype) or (isinstance(y, int) and x.dtype.kind in "iu")):
+        return _small_power(x, int(y))
     return _apply(POW, *as_operands("pow", x, y))
 
 
@@ -537,7 +560,9 @@ def stop_gradient(x: Any) -> Tensor:
 
 
 def one_hot(indices: Any, extent: Any, dtype: DTypeLike = "float32") -> Tensor:
-    """1 at each index along a new last axis of ``extent``, 0 elsewhere. A run with an index out of range raises ``IndexRangeError``."""
+    """1 at each index along a new last axis of ``extent``, 0 elsewhere. A run with an index out of range raises
+    ``IndexRangeError``.
+    """
     attrs = attrs_of(extent=as_extent(extent, "one_hot"), dtype=as_dtype(dtype))
     return make_node(ONE_HOT, (as_tensor(indices, "one_hot"),), attrs).outputs[0]
 

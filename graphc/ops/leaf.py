@@ -61,6 +61,7 @@ ARANGE = register(
         _LEAF,
         emit=_arange_emit,
         domain=_NO_INPUT,
+        samples=(lambda: arange(5), lambda: arange(0), lambda: arange(3, "float32"), lambda: arange(2, "uint8")),
         doc="0, 1, 2, ... along one axis.",
     )
 )
@@ -116,13 +117,17 @@ def constant(value: Any, dtype: DTypeLike | None = None, name: str | None = None
 
 
 def as_array(value: Any, what: str) -> np.ndarray[Any, Any]:
-    """A NumPy array of a supported dtype: arrays and NumPy scalars keep theirs, lists and Python floats give float32."""
+    """A NumPy array of a supported dtype: arrays and NumPy scalars keep theirs, lists and Python floats give
+    float32.
+    """
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ShapeError(f"{what}: the nested list is ragged (its rows differ in length): {error}") from error
     if array.dtype.kind not in "biuf":
-        raise DTypeError(f"{what}: an array of dtype {array.dtype} holds no plain numbers; pass bool, integer or float values")
+        raise DTypeError(
+            f"{what}: an array of dtype {array.dtype} holds no plain numbers; pass bool, integer or float values"
+        )
     if not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind == "f":
         array = array.astype(float32)
     return array.astype(as_dtype(array.dtype), copy=False)
@@ -160,7 +165,8 @@ def as_tensor(value: Any, what: str) -> Tensor:
 
 
 def as_operands(what: str, *values: Any) -> tuple[Tensor, ...]:
-    """Operands of an elementwise op: scalars and extents take the dtype of the tensors they meet, then all are promoted.
+    """Operands of an elementwise op: scalars and extents take the dtype of the tensors they meet, then all are
+    promoted.
 
     Returns tensors of one dtype.
     """

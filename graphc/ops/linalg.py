@@ -36,7 +36,14 @@ def _matmul_vjp(node: Node, g: Tensor) -> list[Tensor | None]:
 MATMUL = register(
     OpDef(
         "matmul", Kind.MATMUL, _infer_matmul, lambda r, x, y: np.matmul(x, y), _matmul_vjp, cost=1000,
-        domain=Domain(("f", "f")), samples=lambda x, y: matmul(x, matrix_transpose(y)), doc="Product of matrices, batched over leading axes.",
+        domain=Domain(
+            ("f", "f"),
+            shapes=(
+                ((2, 3), (3, 4)), ((1, 1), (1, 1)), ((0, 3), (3, 2)), ((2, 0), (0, 3)), (("n", 3), (3, "m")),
+                ((3,), (3, 4)), ((2, 3), (3,)), ((3,), (3,)), ((2, 2, 3), (2, 3, 4)), ((2, 1, 2, 3), (3, 3, 2)),
+            ),
+        ),
+        doc="Product of matrices, batched over leading axes.",
     )
 )  # fmt: skip
 
@@ -62,15 +69,31 @@ def _gemm_reference(r: Any, a: Any, b: Any, scale: Any, start: Any) -> Any:
 GEMM_ADD = register(
     OpDef(
         "gemm_add", Kind.MATMUL, _infer_gemm, _gemm_reference,
-        NotDifferentiable("made by the compiler after gradients are expanded"), cost=1000, domain=Domain(("f", "f", "f", "f")),
-        samples=lambda a, b, s, c: gemm_add(a, b, s, c),
+        NotDifferentiable("made by the compiler after gradients are expanded"), cost=1000,
+        domain=Domain(
+            ("f", "f", "f", "f"),
+            shapes=(
+                ((2, 3), (3, 4), (), (2, 4)), ((1, 1), (1, 1), (), (1, 1)), ((2, 0), (0, 3), (), (2, 3)),
+                (("n", 3), (3, 2), (), ("n", 2)),
+            ),
+        ),
+        samples=(
+            lambda a, b, s, c: gemm_add(a, b, s, c),
+            lambda a, b, s, c: gemm_add(a.mT, b, s, c, trans_a=True),
+            lambda a, b, s, c: gemm_add(a, b.mT, s, c, trans_b=True),
+            lambda a, b, s, c: gemm_add(a.mT, b.mT, s, c, trans_a=True, trans_b=True),
+        ),
         doc="c + s * (a @ b) as one BLAS call, in place when c may be overwritten.",
     )
 )  # fmt: skip
 
 
-def gemm_add(a: Tensor, b: Tensor, scale: Tensor, start: Tensor, *, trans_a: bool = False, trans_b: bool = False) -> Tensor:
-    """``start + scale * (a @ b)``, ``a`` and ``b`` transposed on demand. Matrices of one float dtype; ``scale`` is 0-d."""
+def gemm_add(
+    a: Tensor, b: Tensor, scale: Tensor, start: Tensor, *, trans_a: bool = False, trans_b: bool = False
+) -> Tensor:
+    """``start + scale * (a @ b)``, ``a`` and ``b`` transposed on demand. Matrices of one float dtype; ``scale`` is
+    0-d.
+    """
     return make_node(GEMM_ADD, (a, b, scale, start), attrs_of(trans_a=trans_a, trans_b=trans_b)).outputs[0]
 
 

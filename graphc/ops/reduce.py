@@ -52,11 +52,16 @@ def _reference(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _register(name: str, numpy: Callable[..., Any], combine: str, vjp: Vjp, doc: str) -> OpDef:
-    def sample(x: Tensor) -> Tensor:
-        return _reduce(op, x, -1, False)
-
-    op = register(
-        OpDef(name, Kind.REDUCE, _infer, _reference(numpy), vjp, reduce=combine, domain=Domain(("fiu",)), samples=sample, doc=doc)
+    samples = (
+        lambda x: _reduce(op, x, -1, False),
+        lambda x: _reduce(op, x, 0, True),
+        lambda x: _reduce(op, x, None, False),
+    )
+    domain = Domain(("fiu",), rank=1, empty=combine == "add")
+    op: OpDef = register(
+        OpDef(
+            name, Kind.REDUCE, _infer, _reference(numpy), vjp, reduce=combine, domain=domain, samples=samples, doc=doc
+        )
     )
     return op
 
@@ -106,12 +111,16 @@ def mean(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
 
 
 def argmax(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
-    """Index (int64) of the first largest element along ``axis``, or in C order when None; the first NaN if there is one."""
+    """Index (int64) of the first largest element along ``axis``, or in C order when None; the first NaN if there
+    is one.
+    """
     return _arg(max, x, axis, keepdims, "argmax")
 
 
 def argmin(x: Any, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
-    """Index (int64) of the first smallest element along ``axis``, or in C order when None; the first NaN if there is one."""
+    """Index (int64) of the first smallest element along ``axis``, or in C order when None; the first NaN if there
+    is one.
+    """
     return _arg(min, x, axis, keepdims, "argmin")
 
 
@@ -127,5 +136,3 @@ def _arg(extremum: Callable[..., Tensor], x: Any, axis: int | None, keepdims: bo
         hit = logical_or(hit, not_equal(tensor, tensor))
     positions = expand_dims(arange(extent), tuple(i for i in range(tensor.ndim) if i != place))
     return min(where(hit, positions, extent_value(extent, np.dtype(np.int64))), place, keepdims=keepdims)
-
-

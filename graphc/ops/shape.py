@@ -22,7 +22,9 @@ def normalize_axis(axis: Any, rank: int, what: str) -> int:
     if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
         raise ShapeError(f"{what}: an axis is an int, got {axis!r}")
     if not -rank <= axis < rank:
-        raise ShapeError(f"{what}: axis {axis} does not exist in a tensor of rank {rank} (axes go from {-rank} to {rank - 1})")
+        raise ShapeError(
+            f"{what}: axis {axis} does not exist in a tensor of rank {rank} (axes go from {-rank} to {rank - 1})"
+        )
     return int(axis) % rank
 
 
@@ -57,7 +59,11 @@ BROADCAST_TO = register(
     OpDef(
         "broadcast_to", Kind.VIEW, _infer_broadcast, lambda r, x: np.broadcast_to(x, r.shape),
         lambda node, g: [unbroadcast(g, node.inputs[0])], index_map=_broadcast_map, cost=0, domain=_ANY,
-        samples=lambda x: broadcast_to(x, (2, *x.shape)), doc="Repeat along new axes and axes of extent 1.",
+        samples=(
+            lambda x: broadcast_to(x, (2, *x.shape)),
+            lambda x: broadcast_to(x, tuple(4 if e == 1 else e for e in x.shape)),
+        ),
+        doc="Repeat along new axes and axes of extent 1.",
     )
 )  # fmt: skip
 
@@ -77,7 +83,11 @@ PERMUTE_DIMS = register(
         "permute_dims", Kind.VIEW, _infer_permute, lambda r, x: np.transpose(x, r.attrs["axes"]),
         lambda node, g: [permute_dims(g, tuple(int(i) for i in np.argsort(node.attrs["axes"])))],
         index_map=_permute_map, cost=0, domain=_ANY,
-        samples=lambda x: permute_dims(x, tuple(range(x.ndim))[::-1]), doc="Exchange axes.",
+        samples=(
+            lambda x: permute_dims(x, tuple(range(x.ndim))[::-1]),
+            lambda x: permute_dims(x, (*range(1, x.ndim), 0)[: x.ndim]),
+        ),
+        doc="Exchange axes.",
     )
 )  # fmt: skip
 
@@ -99,7 +109,7 @@ EXPAND_DIMS = register(
     OpDef(
         "expand_dims", Kind.VIEW, _infer_expand, lambda r, x: np.expand_dims(x, r.attrs["axes"]),
         lambda node, g: [squeeze(g, node.attrs["axes"])], index_map=_expand_map, cost=0, domain=_ANY,
-        samples=lambda x: expand_dims(x, 0), doc="Insert axes of extent 1.",
+        samples=(lambda x: expand_dims(x, 0), lambda x: expand_dims(x, -1), lambda x: expand_dims(x, (0, -1))), doc="Insert axes of extent 1.",
     )
 )  # fmt: skip
 
@@ -121,7 +131,11 @@ SQUEEZE = register(
     OpDef(
         "squeeze", Kind.VIEW, _infer_squeeze, lambda r, x: np.squeeze(x, r.attrs["axes"]),
         lambda node, g: [expand_dims(g, node.attrs["axes"])], index_map=_squeeze_map, cost=0, domain=_ANY,
-        samples=lambda x: squeeze(expand_dims(x, 1), 1), doc="Remove axes of extent 1.",
+        samples=(
+            lambda x: squeeze(expand_dims(x, 0), 0),
+            lambda x: squeeze(expand_dims(x, (0, -1)), (0, -1)),
+        ),
+        doc="Remove axes of extent 1.",
     )
 )  # fmt: skip
 
@@ -140,7 +154,8 @@ RESHAPE = register(
     OpDef(
         "reshape", Kind.RESHAPE, _infer_reshape, lambda r, x: np.reshape(x, r.shape),
         lambda node, g: [reshape(g, node.inputs[0].shape)], cost=0, domain=_ANY,
-        samples=lambda x: reshape(x, (-1,)), doc="The same elements in C order under another shape.",
+        samples=(lambda x: reshape(x, (-1,)), lambda x: reshape(x, x.shape[::-1]), lambda x: reshape(x, (1, *x.shape))),
+        doc="The same elements in C order under another shape.",
     )
 )  # fmt: skip
 
@@ -188,7 +203,9 @@ def squeeze(x: Any, axis: int | tuple[int, ...]) -> Tensor:
 
 
 def reshape(x: Any, shape: Sequence[Any]) -> Tensor:
-    """The elements of ``x`` in C order under ``shape``; one extent may be -1. ``ShapeError`` when the counts cannot agree."""
+    """The elements of ``x`` in C order under ``shape``; one extent may be -1. ``ShapeError`` when the counts
+    cannot agree.
+    """
     tensor = as_tensor(x, "reshape")
     if isinstance(shape, (int, str, Dim)):
         shape = (shape,)
@@ -209,5 +226,3 @@ def reshape(x: Any, shape: Sequence[Any]) -> Tensor:
     if tensor.shape == wanted:
         return tensor
     return make_node(RESHAPE, (tensor,), attrs_of(shape=wanted)).outputs[0]
-
-

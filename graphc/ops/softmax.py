@@ -17,7 +17,7 @@ from graphc.ops.leaf import zeros_like
 from graphc.ops.reduce import max, restored, sum
 from graphc.ops.shape import normalize_axis, squeeze
 
-_SAMPLE = Domain(("f",))
+_SAMPLE = Domain(("f",), rank=1, empty=False)
 
 
 def _same(c: Inference) -> tuple[TensorType, ...]:
@@ -30,7 +30,9 @@ def _same(c: Inference) -> tuple[TensorType, ...]:
 def _reduced(c: Inference) -> tuple[TensorType, ...]:
     (same,) = _same(c)
     axes, keep = c.attrs["axis"], c.attrs["keepdims"]
-    return (TensorType(tuple(1 if i in axes else e for i, e in enumerate(same.shape) if keep or i not in axes), same.dtype),)
+    return (
+        TensorType(tuple(1 if i in axes else e for i, e in enumerate(same.shape) if keep or i not in axes), same.dtype),
+    )
 
 
 def _shifted(node: Node) -> tuple[Tensor, Tensor]:
@@ -102,19 +104,19 @@ def _logsumexp_parts(node: Node) -> Tensor:
 SOFTMAX = register(
     OpDef(
         "softmax", Kind.COMPOSITE, _same, _softmax_reference, _softmax_vjp, decompose=_softmax_parts, domain=_SAMPLE,
-        samples=lambda x: softmax(x), doc="exp(x) / sum(exp(x)) along an axis.",
+        samples=(lambda x: softmax(x), lambda x: softmax(x, 0)), doc="exp(x) / sum(exp(x)) along an axis.",
     )
 )  # fmt: skip
 LOG_SOFTMAX = register(
     OpDef(
         "log_softmax", Kind.COMPOSITE, _same, _log_softmax_reference, _log_softmax_vjp, decompose=_log_softmax_parts,
-        domain=_SAMPLE, samples=lambda x: log_softmax(x), doc="Logarithm of softmax along an axis.",
+        domain=_SAMPLE, samples=(lambda x: log_softmax(x), lambda x: log_softmax(x, 0)), doc="Logarithm of softmax along an axis.",
     )
 )  # fmt: skip
 LOGSUMEXP = register(
     OpDef(
         "logsumexp", Kind.COMPOSITE, _reduced, _logsumexp_reference, _logsumexp_vjp, decompose=_logsumexp_parts,
-        domain=_SAMPLE, samples=lambda x: logsumexp(x, -1), doc="log(sum(exp(x))) along an axis.",
+        domain=_SAMPLE, samples=(lambda x: logsumexp(x, -1), lambda x: logsumexp(x, 0, keepdims=True)), doc="log(sum(exp(x))) along an axis.",
     )
 )  # fmt: skip
 

@@ -55,7 +55,9 @@ class Arena:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """No garbage collection while a compilation makes many objects that live: its cost grows faster than their number."""
+    """No garbage collection while a compilation makes many objects that live: its cost grows faster than their
+    number.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -204,4 +206,3 @@ def _address(array: Array) -> int:
 
 def _is_external(buffer: Buffer) -> bool:
     return buffer.kind in ("feed", "parameter", "constant", "output")
-

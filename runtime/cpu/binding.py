@@ -1,4 +1,6 @@
-"""Binding: a program at known extents becomes the runner's table, argument words and address patches. No compilation."""
+"""Binding: a program at known extents becomes the runner's table, argument words and address patches. No
+compilation.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Bound:
 
 
 class Binder:
-    """Binds one program. ``slots`` numbers the buffers whose addresses come from outside (feeds, parameters, constants, outputs)."""
+    """Binds one program. ``slots`` numbers the buffers whose addresses come from outside (feeds, parameters,
+    constants, outputs).
+    """
 
     def __init__(self, program: Program, addresses: Sequence[int], slots: Mapping[int, int], threads: int) -> None:
         self._program = program
@@ -61,8 +65,8 @@ class Binder:
 
 class _Binding:
     def __init__(
-        self, program: Program, addresses: Sequence[int], slots: Mapping[int, int], threads: int, costs: Sequence[float],
-        values: Mapping[Symbol, int],
+        self, program: Program, addresses: Sequence[int], slots: Mapping[int, int], threads: int,
+        costs: Sequence[float], values: Mapping[Symbol, int],
     ) -> None:  # fmt: skip
         self._program = program
         self._addresses = addresses
@@ -179,8 +183,8 @@ class _Binding:
         lda, ldb = (m if call.trans_a else k), (k if call.trans_b else n)
         self._words += [
             gemm_address(call.c.dtype), ord("T" if call.trans_a else "N"), ord("T" if call.trans_b else "N"), m, n, k,
-            max(lda, 1), max(ldb, 1), 0, 0, grid.size, grid.per_matrix, int(grid.by_columns), m * k * item, k * n * item,
-            m * n * item, 0, 0, 0,
+            max(lda, 1), max(ldb, 1), 0, 0, grid.size, grid.per_matrix, int(grid.by_columns), m * k * item,
+            k * n * item, m * n * item, 0, 0, 0,
         ]  # fmt: skip
         if call.alpha is None:
             self._patches.append((start + 8, SCALARS, 8 * self._scalar(1.0, call.c.dtype)))

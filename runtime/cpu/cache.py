@@ -1,9 +1,9 @@
 """The kernel cache: one readable source file per kernel, compiled by Numba once per machine.
 
 A file's name carries the hash of all that the machine code depends on: the source, the versions of graphc, Numba and
-llvmlite, and the flags. Numba keeps its machine code beside the source; a checksum file guards it, because a damaged one would be
-loaded as it is. Files appear by rename, so that a reader sees all of one or nothing. A folder that cannot be written costs
-speed only: kernels are then compiled for this process alone.
+llvmlite, and the flags. Numba keeps its machine code beside the source; a checksum file guards it, because a damaged
+one would be loaded as it is. Files appear by rename, so that a reader sees all of one or nothing. A folder that
+cannot be written costs speed only: kernels are then compiled for this process alone.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def _compile(name: str, source: str, counters: Counters) -> Compiled:
 
 
 def load_module(name: str, source: str) -> ModuleType:
-    """A module whose functions cache themselves (the program runner); compiled for this process only where that fails."""
+    """A module whose functions cache themselves (the program runner); compiled for this process only where that
+    fails.
+    """
     found: ModuleType
     found, _ = _through_disk(name, source, lambda module, cached: (module, bool(module.run.stats.cache_hits)))
     return found

@@ -15,7 +15,7 @@ GEMM_WORDS = (
 )  # fmt: skip
 COPY_WORDS = ("bytes", "block", "source", "target")
 
-_GEMM = '''def {name}(args, scratch, lo, hi):
+_GEMM = """def {name}(args, scratch, lo, hi):
     w = ptr_int64(args)
     function, trans_a, trans_b, m, n, k, lda, ldb = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
     alpha, beta, size, per_matrix, by_columns = w[8], w[9], w[10], w[11], w[12]
@@ -36,14 +36,14 @@ _GEMM = '''def {name}(args, scratch, lo, hi):
             c += first * {bytes} * n
         # BLAS sees columns first: the transposed product of the exchanged operands has the same memory.
         call_gemm(function, trans_b, trans_a, columns, rows, k, alpha, b, ldb, a, lda, beta, c, n)
-'''
+"""
 
-_COPY = '''def {name}(args, scratch, lo, hi):
+_COPY = """def {name}(args, scratch, lo, hi):
     w = ptr_int64(args)
     for block in range(lo, hi):
         first = block * w[1]
         copy_bytes(w[3] + first, w[2] + first, min(w[1], w[0] - first))
-'''
+"""
 
 
 def gemm_source(dtype: DType) -> tuple[str, str]:

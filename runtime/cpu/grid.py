@@ -1,4 +1,6 @@
-"""How a call is cut into blocks, and over how many threads. Blocks depend on shapes alone, so results do not depend on threads."""
+"""How a call is cut into blocks, and over how many threads. Blocks depend on shapes alone, so results do not
+depend on threads.
+"""
 
 from __future__ import annotations
 

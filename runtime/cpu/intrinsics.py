@@ -1,7 +1,8 @@
-"""The few operations that kernels need and Numba's Python does not say: typed pointers, selects, and calls through addresses.
+"""The few operations that kernels need and Numba's Python does not say: typed pointers, selects, and calls through
+addresses.
 
-Each emits its LLVM instructions in place, without a function of its own, so that it adds no symbol to a kernel and the loop
-vectoriser sees straight-line arithmetic.
+Each emits its LLVM instructions in place, without a function of its own, so that it adds no symbol to a kernel and
+the loop vectoriser sees straight-line arithmetic.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ ptr_float32, ptr_float64 = _pointer(types.float32), _pointer(types.float64)
 
 @intrinsic(prefer_literal=True)
 def stack(typing_context: Any, like: Any, count: Any) -> Any:
-    """Uninitialised stack memory for ``count`` (a literal) elements of the type of ``like``. Nothing else can point to it."""
+    """Uninitialised stack memory for ``count`` (a literal) elements of the type of ``like``. Nothing else can
+    point to it.
+    """
     if not isinstance(count, types.IntegerLiteral):
         raise TypeError("the size must be a literal")
     signature = types.CPointer(types.unliteral(like))(types.unliteral(like), count)
@@ -153,7 +156,11 @@ def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = _I8.as_pointer()
         cgutils.raw_memcpy(
-            builder, builder.inttoptr(args[0], pointer), builder.inttoptr(args[1], pointer), args[2], ir.Constant(_I64, 1)
+            builder,
+            builder.inttoptr(args[0], pointer),
+            builder.inttoptr(args[1], pointer),
+            args[2],
+            ir.Constant(_I64, 1),
         )
         return context.get_dummy_value()
 

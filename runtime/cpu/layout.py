@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from passes.loop_ir import LoopKernel
 
@@ -12,7 +12,9 @@ GRID = 4  # rows per block, columns per block, column blocks, and the reduced ra
 
 @dataclass(frozen=True)
 class Layout:
-    """Word numbers: axis extents from 0, then the grid, then each argument's address and run-time strides, then integers."""
+    """Word numbers: axis extents from 0, then the grid, then each argument's address and run-time strides, then
+    integers.
+    """
 
     grid: int
     address: tuple[int, ...]
@@ -23,7 +25,7 @@ class Layout:
     size: int
 
 
-@lru_cache(maxsize=None)
+@cache
 def layout_of(kernel: LoopKernel) -> Layout:
     """The layout of one kernel's argument block."""
     place = len(kernel.roles)

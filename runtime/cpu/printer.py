@@ -1,11 +1,12 @@
 """From a loop kernel to the source of a Numba function with the kernel ABI.
 
-``kernel(args, scratch, lo, hi)`` runs blocks ``lo`` to ``hi``. A block is a range of rows (points of the outer ``p`` axes) and,
-where the innermost axis is parallel, a range of columns; in a split reduction, a range of the reduced axes. Values are
-computed as far out as they can be: once per call, once per row, or per element.
+``kernel(args, scratch, lo, hi)`` runs blocks ``lo`` to ``hi``. A block is a range of rows (points of the outer
+``p`` axes) and, where the innermost axis is parallel, a range of columns; in a split reduction, a range of the reduced
+axes. Values are computed as far out as they can be: once per call, once per row, or per element.
 
-Sums along a row go into LANES partial sums, element ``j`` into lane ``j % LANES``, which are then added in a fixed tree; sums over
-outer axes go into one sum per column, in order. Both vectorise as plain elementwise loops, and neither depends on threads.
+Sums along a row go into LANES partial sums, element ``j`` into lane ``j % LANES``, which are then added in a fixed
+tree; sums over outer axes go into one sum per column, in order. Both vectorise as plain elementwise loops, and
+neither depends on threads.
 """
 
 from __future__ import annotations
@@ -229,15 +230,17 @@ class _Printer:
             with self.block("for j in range(r_lo, r_hi):"):
                 self._instructions(inner, {**indices, self.last: "j"})
             return
-        with self.block(f"for base in range(r_lo, r_hi, {LANES}):"):
-            with self.block(f"for l in range(min(r_hi - base, {LANES})):"):
-                self.line("j = base + l")
-                self._instructions(inner, {**indices, self.last: "j"})
-                self._accumulate(reductions)
+        lanes = f"for l in range(min(r_hi - base, {LANES})):"
+        with self.block(f"for base in range(r_lo, r_hi, {LANES}):"), self.block(lanes):
+            self.line("j = base + l")
+            self._instructions(inner, {**indices, self.last: "j"})
+            self._accumulate(reductions)
 
     def _accumulate(self, reductions: Sequence[tuple[int, Instr]]) -> None:
         for number, instr in reductions:
-            self.line(f"acc{number}[l] = {scalars.binary(instr.attr, f'acc{number}[l]', f'v{instr.args[0]}', instr.dtype)}")
+            self.line(
+                f"acc{number}[l] = {scalars.binary(instr.attr, f'acc{number}[l]', f'v{instr.args[0]}', instr.dtype)}"
+            )
 
     def _combine_lanes(self, number: int, instr: Instr) -> None:
         """Add the lanes pairwise: the upper half to the lower half, until one is left."""

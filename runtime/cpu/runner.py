@@ -19,7 +19,9 @@ _run: Callable[..., int] | None = None
 
 
 def program_runner() -> Callable[..., int]:
-    """``run(table, count, words, patches, patch_count, bases, status, scratch)``; starts the thread layer on first use."""
+    """``run(table, count, words, patches, patch_count, bases, status, scratch)``; starts the thread layer on first
+    use.
+    """
     global _run
     with _lock:
         if _run is None:

@@ -1,7 +1,8 @@
 """The program runner: the loop that executes a table of instructions without Python.
 
-This file's text is compiled through the kernel cache. Columns of the table: opcode, function address, first argument word,
-blocks, ways (how many threads share the blocks), check (1 where a kernel may report a failure), and two spare ones.
+This file's text is compiled through the kernel cache. Columns of the table: opcode, function address, first
+argument word, blocks, ways (how many threads share the blocks), check (1 where a kernel
+may report a failure), and two spare ones.
 """
 
 from numba import njit, prange, types

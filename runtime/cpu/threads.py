@@ -1,7 +1,7 @@
 """Numba's thread layer, and the thread count of the BLAS library.
 
-One thread pool does all the work: Numba's. BLAS is called on single blocks from its threads, so BLAS itself is told to use
-one thread while a session that uses it is open, and gets its own number back after the last one closes.
+One thread pool does all the work: Numba's. BLAS is called on single blocks from its threads, so BLAS itself is told
+to use one thread while a session that uses it is open, and gets its own number back after the last one closes.
 """
 
 from __future__ import annotations
@@ -46,13 +46,16 @@ def current_layer() -> str | None:
 
 
 def launch(run: Callable[..., int], *args: int) -> int:
-    """Call the program runner: refuses a launch that would hang or kill a forked child, and serialises where it must."""
+    """Call the program runner: refuses a launch that would hang or kill a forked child, and serialises where it
+    must.
+    """
     if _layer == "tbb":
         return run(*args)
     if _layer in ("omp", "workqueue") and os.getpid() != _pid:
         raise SessionError(
             f"this process was forked after graphc had started its {_layer} threads, which do not survive a fork; "
-            f"use the 'spawn' start method (multiprocessing.set_start_method('spawn')), or open the first session in the child"
+            f"use the 'spawn' start method (multiprocessing.set_start_method('spawn')), or open the first session in "
+            f"the child"
         )
     if _layer == "workqueue":
         with _serial:
@@ -72,7 +75,7 @@ class _BlasThreads:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                import scipy.linalg.cython_blas  # the library must be loaded to be found
+                import scipy.linalg.cython_blas  # noqa: F401  # the library must be loaded to be found
                 from threadpoolctl import ThreadpoolController
 
                 controller = ThreadpoolController()
@@ -80,7 +83,6 @@ class _BlasThreads:
                 if mine:
                     self._limit = controller.select(filepath=mine).limit(limits=1)
                     self._limit.__enter__()
-                del scipy
 
     def release(self) -> None:
         with self._lock:
@@ -92,9 +94,17 @@ class _BlasThreads:
 
 def _is_scipy_blas(info: dict[str, Any]) -> bool:
     """SciPy's own copy where wheels bundle one; otherwise the BLAS that the whole process shares."""
-    if info["user_api"] != "blas":
-        return False
-    return "scipy" in info["filepath"] or "numpy" not in info["filepath"]
+    folder = os.path.basename(os.path.dirname(info["filepath"])).lower()
+    return info["user_api"] == "blas" and "numpy" not in folder
 
 
 blas_threads = _BlasThreads()
+
+
+def blas_name() -> str:
+    """The BLAS library that matrix products call, with its version."""
+    import scipy.linalg.cython_blas  # noqa: F401  # loads the library
+    from threadpoolctl import threadpool_info
+
+    found = [info for info in threadpool_info() if _is_scipy_blas(info)]
+    return ", ".join(f"{i['internal_api']} {i['version']} (through SciPy)" for i in found) or "SciPy's"
