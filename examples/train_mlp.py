@@ -137,6 +137,7 @@ def train(args: argparse.Namespace, data: digits.Digits) -> int:
     plot(history, args.out / "loss.png")
     drawing = graphc.export.svg([model.loss, model.train], stage="gradient")
     (args.out / "graph.svg").write_text(drawing, encoding="utf-8")
+    print(f"wrote loss.png, graph.svg, weights.safetensors and checkpoint.safetensors to {args.out}")
     print(f"held-out accuracy {accuracy:.2%}, {kernels} kernels, {time.perf_counter() - started:.1f} s")
     return 130 if interrupted else 0
 

@@ -26,7 +26,7 @@ def fuse_updates(graph: Graph) -> Graph:
             if start is not values[node.outputs[0]] or term not in single:
                 continue
             found = _scaled_product(inputs[place], term, single)
-            if found is not None:
+            if found is not None and _same_shape(found[1].outputs[0], start):
                 with derived_from(node.where, node.role):
                     return (_gemm(node, start, *found),)
         return None
@@ -48,6 +48,11 @@ def _scaled_product(term: Tensor, written: Tensor, single: set[Tensor]) -> tuple
         if scalar is not None and _is_matrix_product(product) and old in single:
             return scalar, product.node
     return None
+
+
+def _same_shape(product: Tensor, start: Tensor) -> bool:
+    """Whether ``product`` is added to ``start`` without being broadcast."""
+    return all(a == b or a != 1 for a, b in zip(product.shape, start.shape, strict=True))
 
 
 def _is_matrix_product(tensor: Tensor) -> bool:

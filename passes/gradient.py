@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from graphc import ops
 from graphc.errors import CompilerError
 from graphc.gradients import GRADIENT, differentiable_inputs
-from graphc.node import Node, Tensor
+from graphc.node import Node, Tensor, attrs_of, make_node
 from graphc.opdef import NotDifferentiable
+from graphc.ops.shape import RESHAPE
 from graphc.where import derived_from
 from passes.graph import Graph, rebuild, topological
 
@@ -21,6 +22,7 @@ from passes.graph import Graph, rebuild, topological
 def expand_gradients(graph: Graph) -> Graph:
     """``graph`` without ``gradient`` nodes."""
     sweeps = _shared_sweeps(graph)
+    asked = {x for xs in sweeps.values() for x in xs}
     results: dict[tuple[Tensor, ...], dict[Tensor, Tensor]] = {}
 
     def expand(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -32,9 +34,17 @@ def expand_gradients(graph: Graph) -> Graph:
             wanted = set(xs) | _known(sweeps.get(split_key(node), ()), graph)
             with derived_from(node.where, "backward"):
                 results[key] = backpropagate(targets, cotangents, [*wanted])
-        return tuple(results[key][x] for x in xs)
+        found = (results[key][x] for x in xs)
+        return tuple(_distinct(new) if old in asked else new for old, new in zip(node.outputs, found, strict=True))
 
     return rebuild(graph, expand)
+
+
+def _distinct(tensor: Tensor) -> Tensor:
+    """``tensor`` as a tensor of its own. Two gradients may expand to one tensor; a gradient with respect to the first
+    of them is not one with respect to the second.
+    """
+    return make_node(RESHAPE, (tensor,), attrs_of(shape=tensor.shape)).outputs[0]
 
 
 def split(node: Node, inputs: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -7,6 +7,7 @@ that a run that raises leaves every parameter as it was.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import networkx as nx
@@ -14,7 +15,7 @@ import networkx as nx
 from graphc.node import Node, Tensor
 from passes.fuse import Fused, operands
 from passes.graph import Graph
-from passes.kernel_builder import Cluster
+from passes.kernel_builder import Cluster, reads_after_store
 
 
 def choose_in_place(graph: Graph, fused: Fused, root: Callable[[Tensor], Tensor]) -> dict[Tensor, Tensor]:
@@ -25,12 +26,12 @@ def choose_in_place(graph: Graph, fused: Fused, root: Callable[[Tensor], Tensor]
     readers = _readers(fused, root)
     fallible = [i for i, unit in enumerate(units) if is_fallible(unit)]
     chosen: dict[Tensor, Tensor] = {}
-    taken: set[Tensor] = set()
+    uses = Counter(root(a.inputs[1]) for a in graph.updates)
     fetched = {root(t) for t in graph.outputs}
     for assign in graph.updates:
         parameter, value = assign.inputs
         unit = producer.get(value)
-        if unit is None or value in fetched or value in taken or unit in fallible:
+        if unit is None or value in fetched or uses[value] > 1 or unit in fallible:
             continue
         if readers.get(value, set()) - {unit}:
             continue
@@ -41,7 +42,6 @@ def choose_in_place(graph: Graph, fused: Fused, root: Callable[[Tensor], Tensor]
             continue
         flow.add_edges_from((i, unit) for i in before)
         chosen[parameter] = value
-        taken.add(value)
     return chosen
 
 
@@ -92,7 +92,8 @@ def _reads_where_it_writes(
 ) -> bool:
     if isinstance(unit, Cluster):
         aliases = [t for t in _reads(unit) if root(t) is parameter]
-        return all(t is parameter and set(unit.maps[t]) == set(unit.maps[value]) for t in aliases)
+        same_place = all(t is parameter and set(unit.maps[t]) == set(unit.maps[value]) for t in aliases)
+        return same_place and not reads_after_store(unit, parameter, value)
     # A product may overwrite only what it is added to.
     reads = operands(unit)
     return unit.op.name == "gemm_add" and reads[3] is parameter and all(root(t) is not parameter for t in reads[:3])

@@ -95,7 +95,8 @@ class _Access:
 class _Emitter(Primitives):
     """The loop IR's expression builder: appends instructions to the current stage, each distinct one once."""
 
-    def __init__(self) -> None:
+    def __init__(self, frame: Sequence[Extent]) -> None:
+        self.frame = frame
         self.stages: list[list[Instr]] = []
         self.dtypes: list[DType] = []
         self.accesses: dict[_Access, str] = {}
@@ -155,7 +156,9 @@ class _Emitter(Primitives):
 
     def index(self, axis: int) -> int:
         frame_axis = self.map[axis]
-        return self.const(0, int64) if frame_axis is None else self.append("index", int64, (), frame_axis)
+        if frame_axis is None or self.frame[frame_axis] == 1:
+            return self.const(0, int64)
+        return self.append("index", int64, (), frame_axis)
 
     def extent(self, key: str) -> int:
         assert self.node is not None
@@ -184,7 +187,7 @@ class KernelBuilder:
         """One call, or two when the reduction is split. ``new_partial`` makes the buffer of partial results."""
         if self._is_split():
             return self._build_split(new_partial)
-        emitter = _Emitter()
+        emitter = _Emitter(self._frame)
         values: dict[tuple[Tensor, Map], int] = {}
         for stage in range(self._stage_count()):
             emitter.new_stage()
@@ -243,10 +246,38 @@ class KernelBuilder:
         for tensor, out in self._reductions():
             if self._stage(tensor, out) == stage + 1:
                 reduced[tensor, out] = self._emit_reduce(emitter, tensor, out, memo, reduced)
-        for tensor, out in self._outputs():
-            if self._store_stage(tensor, out) == stage:
-                value = self._value(emitter, tensor, out, memo, reduced)
-                self._store(emitter, tensor, out, value)
+        self._emit_stores(emitter, [stage], memo, reduced)
+
+    def _emit_stores(
+        self,
+        emitter: _Emitter,
+        stages: Sequence[int],
+        memo: dict[tuple[Tensor, Map], int],
+        reduced: dict[tuple[Tensor, Map], int],
+    ) -> None:
+        """Everything is read before the first store: an output may lie over what another one reads."""
+        outputs = [(t, m) for t, m in self._outputs() if self._store_stage(t, m) in stages]
+        values = [self._value(emitter, t, m, memo, reduced) for t, m in outputs]
+        for (tensor, out), value in zip(outputs, values, strict=True):
+            self._store(emitter, tensor, out, value)
+
+    def reads_after_store(self, source: Tensor, output: Tensor) -> bool:
+        """Whether a stage after the one that stores ``output`` reads ``source``."""
+        (out,) = self._cluster.maps[output]
+        stored = self._store_stage(output, out)
+        roots = [(t, m) for t, m in self._outputs() if self._store_stage(t, m) > stored]
+        for tensor, m in self._reductions():
+            if self._stage(tensor, m) - 1 > stored:
+                roots.append((tensor.node.inputs[0], *input_maps(tensor.node, m, self._reduced)))
+        known, seen = set(self._reductions()), set()
+        while roots:
+            tensor, m = key = roots.pop()
+            if tensor is source:
+                return True
+            if key not in seen and key not in known and tensor.node in self._cluster.nodes:
+                roots += zip(tensor.node.inputs, input_maps(tensor.node, m, self._reduced), strict=True)
+            seen.add(key)
+        return False
 
     def _emit_reduce(
         self,
@@ -331,14 +362,12 @@ class KernelBuilder:
         return False
 
     def _build_split(self, new_partial: Callable[[DType, tuple[Extent, ...]], Buffer]) -> list[LoopCall]:
-        first = _Emitter()
+        first = _Emitter(self._frame)
         first.new_stage()
         memo: dict[tuple[Tensor, Map], int] = {}
         reductions = self._reductions()
         values = [self._emit_reduce(first, t, m, memo, {}) for t, m in reductions]
-        for tensor, out in self._outputs():
-            if self._store_stage(tensor, out) == 0:
-                self._store(first, tensor, out, self._value(first, tensor, out, memo, {}))
+        self._emit_stores(first, [0], memo, {})
         first.new_stage()
         outer = [a for a in self._cluster.outer if self._frame[a] != 1]
         columns: tuple[Extent, ...] = tuple(self._frame[a] for a in outer)
@@ -347,7 +376,7 @@ class KernelBuilder:
         for buffer, value in zip(partials, values, strict=True):
             access = _Access(buffer, along, per_split=True)
             first.append("store", buffer.dtype, (value,), first.access(access, "w"))
-        second = _Emitter()
+        second = _Emitter(self._frame)
         second.new_stage()
         # The combining kernel runs over (split, columns): the first reduced frame axis stands for the split.
         over = self._reduced[0]
@@ -358,11 +387,7 @@ class KernelBuilder:
             load = second.append("load", buffer.dtype, (), second.access(_Access(buffer, strides), "r"))
             combined[tensor, out] = second.append("reduce", buffer.dtype, (load,), tensor.node.op.reduce)
         second.new_stage()
-        memo = {}
-        for tensor, out in self._outputs():
-            if self._store_stage(tensor, out) == 0:
-                continue
-            self._store(second, tensor, out, self._value(second, tensor, out, memo, combined))
+        self._emit_stores(second, range(1, self._stage_count()), {}, combined)
         split_extent = _SplitCount(partials[0])
         head = self._finish(first, split=True)
         tail = self._finish(second, split=False, replaced={over: split_extent}, dropped=set(self._reduced) - {over})
@@ -416,6 +441,15 @@ class KernelBuilder:
         if reduced and outer and not self._last_is_reduced():
             return [*outer[:-1], *reduced, outer[-1]]
         return [*outer, *reduced]
+
+
+def reads_after_store(cluster: Cluster, source: Tensor, output: Tensor) -> bool:
+    """Whether the kernel of ``cluster`` reads ``source`` in a stage after the one that stores ``output``."""
+
+    def no_buffer(tensor: Tensor) -> Buffer:
+        raise AssertionError(tensor)
+
+    return KernelBuilder(cluster, no_buffer, lambda extent: extent).reads_after_store(source, output)
 
 
 class _SplitCount:

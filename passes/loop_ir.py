@@ -97,6 +97,15 @@ class LoopKernel:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @cached_property
+    def label(self) -> str:
+        """A readable name, from what the kernel computes and over which axes."""
+        computing = (
+            i for i in self.instructions() if i.op in ("unary", "binary", "compare", "reduce", "cast", "select")
+        )
+        words = dict.fromkeys(f"reduce_{i.attr}" if i.op == "reduce" else str(i.attr or i.op) for i in computing)
+        return "_".join([self.roles, *list(words)[:4]])
+
+    @cached_property
     def levels(self) -> dict[int, int]:
         """For each value, how deep in the loops it varies: 0 nowhere, 1 along the outer axes, 2 along the innermost
         loop.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.errors import FetchError
-from graphc.node import Node, Tensor
+from graphc.node import Tensor
 from graphc.state import Update, check_updates
 from passes.graph import Graph
 
@@ -16,33 +16,38 @@ Rebuild = Callable[[Sequence[Any]], Any]
 
 @dataclass(frozen=True)
 class Fetches:
-    """A flattened fetch: the graph of what is wanted, and how its results are put back in the caller's structure."""
+    """A flattened fetch: the graph of what is wanted, and how its results are put back in the caller's structure.
+
+    ``updates`` are kept because a cache key is made of identities, which others may take once an object is gone.
+    """
 
     graph: Graph
     rebuild: Rebuild
+    updates: tuple[Update, ...] = ()
 
 
 def flatten(fetches: Any) -> Fetches:
     """Flatten lists, tuples, named tuples and dicts of tensors and updates. ``FetchError`` for anything else."""
     outputs: list[Tensor] = []
-    assigns: list[Node] = []
-    rebuild = _flatten(fetches, outputs, assigns, "fetches")
-    return Fetches(Graph(tuple(outputs), check_updates(assigns)), rebuild)
+    updates: list[Update] = []
+    rebuild = _flatten(fetches, outputs, updates, "fetches")
+    assigns = check_updates([assign for update in updates for assign in update.assigns])
+    return Fetches(Graph(tuple(outputs), assigns), rebuild, tuple(updates))
 
 
-def _flatten(fetch: Any, outputs: list[Tensor], assigns: list[Node], path: str) -> Rebuild:
+def _flatten(fetch: Any, outputs: list[Tensor], updates: list[Update], path: str) -> Rebuild:
     if isinstance(fetch, Tensor):
         place = len(outputs)
         outputs.append(fetch)
         return lambda results: results[place]
     if isinstance(fetch, Update):
-        assigns.extend(fetch.assigns)
+        updates.append(fetch)
         return lambda results: None
     if isinstance(fetch, dict):
-        parts = {k: _flatten(v, outputs, assigns, f"{path}[{k!r}]") for k, v in fetch.items()}
+        parts = {k: _flatten(v, outputs, updates, f"{path}[{k!r}]") for k, v in fetch.items()}
         return lambda results: {k: part(results) for k, part in parts.items()}
     if isinstance(fetch, (list, tuple)):
-        items = [_flatten(v, outputs, assigns, f"{path}[{i}]") for i, v in enumerate(fetch)]
+        items = [_flatten(v, outputs, updates, f"{path}[{i}]") for i, v in enumerate(fetch)]
         if hasattr(fetch, "_fields"):
             kind = type(fetch)
             return lambda results: kind(*(item(results) for item in items))

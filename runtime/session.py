@@ -68,7 +68,6 @@ class Session:
         self._store = ParameterStore(int(seed))
         self._lock = threading.RLock()
         self._steps: dict[Any, Step] = {}
-        self._held: dict[Any, Any] = {}
         self._closed = False
 
     # Running.
@@ -105,8 +104,7 @@ class Session:
             self._store.meet(n.outputs[0] for n in graph.nodes if n.op is PARAMETER)
             program = self._backend(graph, unifier, plan.placeholders, self._store)
             step = Step(self, flat, plan, program, self._store)
-            self._steps[key] = step
-            self._held[key] = fetches  # the key is made of identities
+            self._steps[key] = step  # which holds all whose identities make the key
         return step
 
     def _check_open(self) -> None:
@@ -159,7 +157,6 @@ class Session:
         with self._lock:
             self._closed = True
             self._steps.clear()
-            self._held.clear()
             release = getattr(self._backend, "close", None)
             if release is not None:
                 release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -75,8 +76,9 @@ class CpuBackend:
         self._counters = cache.Counters()
         self._arena = Arena()
         self._options = CompileOptions.from_environment()
-        self._open = True
         threads.blas_threads.acquire()
+        self._release = weakref.finalize(self, threads.blas_threads.release)  # also when nobody calls close
+        self._release.atexit = False
 
     def __call__(
         self, graph: Graph, unifier: Unifier, placeholders: Sequence[Tensor], store: ParameterStore
@@ -94,15 +96,13 @@ class CpuBackend:
 
     def close(self) -> None:
         """Give back the BLAS thread setting."""
-        if self._open:
-            self._open = False
-            threads.blas_threads.release()
+        self._release()
 
 
 def compile_call(call: Call, counters: cache.Counters) -> cache.Compiled:
     """The machine code of a call's kernel."""
     if isinstance(call, LoopCall):
-        name = cache.kernel_name(call.label, call.kernel.text)
+        name = cache.kernel_name(call.kernel.label, call.kernel.text)
         found = cache.kernel_cache.kernels.get(name)
         return found or cache.kernel_cache.get(name, kernel_source(call.kernel, name), counters)
     label, text = gemm_source(call.c.dtype) if isinstance(call, GemmCall) else copy_source()

@@ -68,6 +68,15 @@ def select(typing_context: Any, condition: Any, x: Any, y: Any) -> Any:
     return signature, codegen
 
 
+def _choose(builder: Any, element: Any, predicate: str, a: Any, b: Any) -> Any:
+    """The one of two values (or vectors) that compares as ``predicate``; NaN if one is NaN."""
+    if isinstance(element, types.Float):
+        chosen = builder.select(builder.fcmp_ordered(predicate, a, b), a, b)
+        return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
+    compare = builder.icmp_signed if element.signed else builder.icmp_unsigned
+    return builder.select(compare(predicate, a, b), a, b)
+
+
 def _extremum(predicate: str) -> Any:
     @intrinsic
     def extremum(typing_context: Any, x: Any, y: Any) -> Any:
@@ -75,12 +84,7 @@ def _extremum(predicate: str) -> Any:
             raise TypeError(f"{x} and {y} differ")
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            a, b = args
-            if isinstance(sig.args[0], types.Float):
-                chosen = builder.select(builder.fcmp_ordered(predicate, a, b), a, b)
-                return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
-            compare = builder.icmp_signed if sig.args[0].signed else builder.icmp_unsigned
-            return builder.select(compare(predicate, a, b), a, b)
+            return _choose(builder, sig.args[0], predicate, *args)
 
         return x(x, x), codegen
 
@@ -88,6 +92,82 @@ def _extremum(predicate: str) -> Any:
 
 
 maximum, minimum = _extremum(">"), _extremum("<")
+
+
+_VECTOR = 16
+
+
+def _as_vectors(builder: Any, lanes: Any) -> Any:
+    return builder.bitcast(lanes, ir.VectorType(lanes.type.pointee, _VECTOR).as_pointer())
+
+
+@intrinsic(prefer_literal=True)
+def fill_lanes(typing_context: Any, lanes: Any, value: Any, count: Any) -> Any:
+    """Set ``count`` (a literal, a multiple of 16) lanes to ``value``, in straight-line vector stores."""
+    if not isinstance(count, types.IntegerLiteral):
+        raise TypeError("the count must be a literal")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vectors = _as_vectors(builder, args[0])
+        kind = vectors.type.pointee
+        single = builder.insert_element(ir.Constant(kind, ir.Undefined), args[1], ir.Constant(_I32, 0))
+        zeros = ir.Constant(ir.VectorType(_I32, _VECTOR), [0] * _VECTOR)
+        splat = builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros)
+        for k in range(sig.args[2].literal_value // _VECTOR):
+            store = builder.store(splat, builder.gep(vectors, [ir.Constant(_I64, k)]))
+            store.align = 4
+        return context.get_dummy_value()
+
+    return types.void(lanes, types.unliteral(value), count), codegen
+
+
+def _lane_combiner(combine: Any) -> Any:
+    """An intrinsic that combines lanes pairwise, the upper half into the lower half, down to one value."""
+
+    @intrinsic(prefer_literal=True)
+    def combine_lanes(typing_context: Any, lanes: Any, count: Any) -> Any:
+        if not isinstance(count, types.IntegerLiteral):
+            raise TypeError("the count must be a literal")
+        element = lanes.dtype
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vectors = _as_vectors(builder, args[0])
+            parts = []
+            for k in range(sig.args[1].literal_value // _VECTOR):
+                load = builder.load(builder.gep(vectors, [ir.Constant(_I64, k)]))
+                load.align = 4
+                parts.append(load)
+            while len(parts) > 1:
+                half = len(parts) // 2
+                parts = [combine(builder, element, a, b) for a, b in zip(parts[:half], parts[half:], strict=True)]
+            vector, width = parts[0], _VECTOR
+            while width > 1:
+                width //= 2
+                low, high = (
+                    ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width))) for first in (0, width)
+                )
+                unused = ir.Constant(vector.type, ir.Undefined)
+                vector = combine(
+                    builder, element, builder.shuffle_vector(vector, unused, low),
+                    builder.shuffle_vector(vector, unused, high),
+                )  # fmt: skip
+            return builder.extract_element(vector, ir.Constant(_I32, 0))
+
+        return element(lanes, count), codegen
+
+    return combine_lanes
+
+
+def _vector_add(builder: Any, element: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b) if isinstance(element, types.Float) else builder.add(a, b)
+
+
+def _vector_extremum(predicate: str) -> Any:
+    return lambda builder, element, a, b: _choose(builder, element, predicate, a, b)
+
+
+combine_lanes_add = _lane_combiner(_vector_add)
+combine_lanes_maximum, combine_lanes_minimum = (_lane_combiner(_vector_extremum(p)) for p in (">", "<"))
 
 
 def _llvm_unary(name: str) -> Any:

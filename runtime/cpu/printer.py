@@ -212,8 +212,7 @@ class _Printer:
     ) -> None:
         """The reduced axes of one row: a plain loop, or one that feeds the lanes of its reductions."""
         for number, instr in reductions:
-            with self.block(f"for l in range(min(r_hi - r_lo, {LANES}) if r_hi > r_lo else 1):"):
-                self.line(f"acc{number}[l] = {scalars.identity(instr.attr, instr.dtype)}")
+            self.line(f"fill_lanes(acc{number}, {scalars.identity(instr.attr, instr.dtype)}, {LANES})")
         leading = self.reduced[:-1]
         if leading:
             with self.block("for q in range(q_lo, q_hi):"):
@@ -221,7 +220,7 @@ class _Printer:
         else:
             self._along_row(inner, reductions, outer)
         for number, instr in reductions:
-            self._combine_lanes(number, instr)
+            self.line(f"v{number} = combine_lanes_{instr.attr}(acc{number}, {LANES})")
 
     def _along_row(
         self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], indices: dict[int, str]
@@ -241,17 +240,6 @@ class _Printer:
             self.line(
                 f"acc{number}[l] = {scalars.binary(instr.attr, f'acc{number}[l]', f'v{instr.args[0]}', instr.dtype)}"
             )
-
-    def _combine_lanes(self, number: int, instr: Instr) -> None:
-        """Add the lanes pairwise: the upper half to the lower half, until one is left."""
-        self.line(f"left = min(r_hi - r_lo, {LANES})")
-        with self.block("while left > 1:"):
-            self.line("half = (left + 1) // 2")
-            with self.block("for l in range(left - half):"):
-                pair = scalars.binary(instr.attr, f"acc{number}[l]", f"acc{number}[l + half]", instr.dtype)
-                self.line(f"acc{number}[l] = {pair}")
-            self.line("left = half")
-        self.line(f"v{number} = acc{number}[0]")
 
     # One instruction.
 

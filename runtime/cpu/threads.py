@@ -68,7 +68,7 @@ class _BlasThreads:
 
     def __init__(self) -> None:
         self._users = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a dropped session may be collected, and released, inside acquire
         self._limit: Any = None
 
     def acquire(self) -> None:
