@@ -11,7 +11,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
-from graphc import data, errors, init, nn, optim
+from graphc import _log, data, errors, init, nn, optim
 from graphc._version import __version__
 from graphc.dims import Dim, dim
 from graphc.errors import GraphcError
@@ -98,11 +98,16 @@ __all__ = [
 ]  # fmt: skip
 
 
+_log.configure()
+
+
 def _check_not_shadowed(package: str) -> None:
     """A user's own ``runtime.py`` beside their script hides ours: say so, with both files."""
     spec = importlib.util.find_spec(package)
     ours = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), package, "__init__.py")
     found = spec.origin if spec else None
+    if found is None and spec is not None and spec.submodule_search_locations:
+        found = next(iter(spec.submodule_search_locations), None)  # a folder without an __init__.py
     if found is None or not os.path.exists(found) or not os.path.samefile(found, ours):
         raise ImportError(
             f"graphc needs its own package {package!r}, but Python finds another of that name first:\n"

@@ -161,6 +161,8 @@ def exact_div(numerator: Extent, denominator: Extent) -> Extent:
         if denominator == 0 or numerator % denominator:
             raise ValueError(f"{numerator} is not divisible by {denominator}")
         return numerator // denominator
+    if denominator == 0:
+        raise ValueError(f"{numerator} is not divisible by 0")
     if numerator == denominator:
         return 1
     divisor = _terms(denominator)
@@ -174,9 +176,20 @@ def exact_div(numerator: Extent, denominator: Extent) -> Extent:
             quotient[rest] = c // coefficient
         else:
             return _normal(quotient)
-    if isinstance(numerator, int):
-        numerator = Dim((((), numerator),))
-    return _of_atom(Quotient(numerator, denominator))
+    return _kept_quotient(numerator, denominator)
+
+
+def _kept_quotient(numerator: Extent, denominator: Extent) -> Dim:
+    top = Dim((((), numerator),)) if isinstance(numerator, int) else numerator
+    return _of_atom(Quotient(top, denominator))
+
+
+def _divided(numerator: Extent, denominator: Extent) -> Extent:
+    """The quotient; kept as written when it is known not to be exact, for the one who evaluates it to say so."""
+    try:
+        return exact_div(numerator, denominator)
+    except ValueError:
+        return _kept_quotient(numerator, denominator)
 
 
 def _without(monomial: Monomial, factor: Monomial) -> Monomial | None:
@@ -258,7 +271,8 @@ class Unifier:
         if isinstance(a, int) and isinstance(b, int):
             return False
         difference = a - b
-        assert isinstance(difference, Dim)
+        if isinstance(difference, int) or not symbols(difference):
+            return False  # two numbers, or a quotient of numbers that is not exact
         solvable = sorted(
             (m[0][0].serial >= 0, m[0][0].serial, m[0][0].name, m[0][0], c)
             for m, c in difference.terms
@@ -290,7 +304,7 @@ class Unifier:
                         top, bottom = self.canonical(atom.numerator), self.canonical(atom.denominator)
                         moved = (top, bottom) != (atom.numerator, atom.denominator)
                         changed |= moved
-                        factor = exact_div(top, bottom) if moved else _of_atom(atom)
+                        factor = _divided(top, bottom) if moved else _of_atom(atom)
                     for _ in range(power):
                         term = term * factor
                 total = total + term

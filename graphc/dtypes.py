@@ -79,13 +79,14 @@ def promote(*operands: DType) -> DType:
     if result == float64 and float32 in operands:
         where = caller()
         if where not in _warned:
-            _warned.add(where)
             names = " and ".join(str(d) for d in operands)
-            warnings.warn(
+            warnings.warn_explicit(
                 f"{names} meet in float64 at {where}; use .astype('float32') on the other operand to stay in float32",
                 PrecisionWarning,
-                stacklevel=2,
+                where.file,
+                where.line,
             )
+            _warned.add(where)
     return result
 
 

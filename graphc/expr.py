@@ -92,6 +92,19 @@ def erf(x: Any) -> Any:
     return np.fromiter((math.erf(v) for v in x.ravel()), x.dtype, x.size).reshape(x.shape)
 
 
+def cast(x: Any, dtype: DType) -> Any:
+    """A NumPy array in another dtype. Floats saturate into integers, and NaN becomes 0: NumPy leaves both undefined."""
+    x = np.asarray(x)
+    if x.dtype.kind != "f" or dtype.kind not in "iu":
+        with np.errstate(all="ignore"):
+            return x.astype(dtype)
+    info = np.iinfo(dtype)
+    past = 2.0 ** (info.bits - (dtype.kind == "i"))  # the least float above every value of the dtype
+    inside = (x > float(info.min)) & (x < past)
+    ends = np.where(x >= past, dtype.type(info.max), np.where(np.isnan(x), dtype.type(0), dtype.type(info.min)))
+    return np.where(inside, np.where(inside, x, 0).astype(dtype), ends)
+
+
 class NumpyBuilder(Primitives):
     """Evaluates an ``emit`` rule on whole arrays of the result's shape: the meaning of each primitive, executable.
 
@@ -112,8 +125,7 @@ class NumpyBuilder(Primitives):
         return np.asarray(value, dtype)
 
     def cast(self, x: Any, dtype: DType) -> Any:
-        with np.errstate(all="ignore"):
-            return np.asarray(x).astype(dtype)
+        return cast(x, dtype)
 
     def unary(self, name: str, x: Any) -> Any:
         with np.errstate(all="ignore"):

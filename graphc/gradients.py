@@ -12,11 +12,15 @@ from graphc.dtypes import is_float
 from graphc.errors import GradientError
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
-from graphc.ops.leaf import as_tensor, ones_like, zeros_like
+from graphc.ops.leaf import constant, ones_like, zeros_like
 
 
 def _infer(c: Inference) -> tuple[TensorType, ...]:
-    xs = c.inputs[2 * c.attrs["targets"] :]
+    count = c.attrs["targets"]
+    for y, g in zip(c.inputs[:count], c.inputs[count : 2 * count], strict=True):
+        for axis, (wanted, found) in enumerate(zip(y.shape, g.shape, strict=True)):
+            c.equal(wanted, found, f"extents of axis {axis} of y and its grad_ys")
+    xs = c.inputs[2 * count :]
     return tuple(x.type for x in xs)
 
 
@@ -55,7 +59,8 @@ def reaches(ys: Iterable[Tensor], xs: Iterable[Tensor]) -> set[Tensor]:
     return found
 
 
-def _cotangents(ys: Sequence[Tensor], grad_ys: Any) -> list[Tensor]:
+def _cotangents(ys: Sequence[Tensor], grad_ys: Any, *, alone: bool) -> list[Tensor]:
+    """One cotangent for each y; ``alone`` says that ys was one tensor, and so is grad_ys."""
     if grad_ys is None:
         for y in ys:
             if y.ndim:
@@ -64,28 +69,40 @@ def _cotangents(ys: Sequence[Tensor], grad_ys: Any) -> list[Tensor]:
                     f"{y.type}; reduce it (.sum(), .mean()) or pass grad_ys= with its shape"
                 )
         return [ones_like(y) for y in ys]
-    given = list(grad_ys) if isinstance(grad_ys, (list, tuple)) and len(ys) == len(grad_ys) != 1 else [grad_ys]
-    if (
-        len(given) == 1
-        and len(ys) == 1
-        and isinstance(grad_ys, (list, tuple))
-        and len(grad_ys) == 1
-        and isinstance(grad_ys[0], Tensor)
-    ):
-        given = [grad_ys[0]]
+    several = isinstance(grad_ys, (list, tuple))
+    if several and alone:
+        several = len(grad_ys) == 1 and isinstance(grad_ys[0], Tensor)
+    given = list(grad_ys) if several else [grad_ys]
     if len(given) != len(ys):
         raise GradientError(f"gradients: {len(ys)} ys need as many grad_ys, got {len(given)}")
     return [_cotangent(y, g) for y, g in zip(ys, given, strict=True)]
 
 
 def _cotangent(y: Tensor, given: Any) -> Tensor:
-    g = as_tensor(given, "gradients: grad_ys").astype(y.dtype)
+    g = given.astype(y.dtype) if isinstance(given, Tensor) else constant(given, y.dtype)
     fits = g.ndim == y.ndim and all(
         a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(g.shape, y.shape, strict=True)
     )
     if not fits:
         raise GradientError(f"gradients: grad_ys must have the shape of its y; got {g.describe()} for {y.describe()}")
     return g
+
+
+def _tensors(given: Any, label: str) -> list[Tensor]:
+    try:
+        tensors = [given] if isinstance(given, Tensor) else list(given)
+    except TypeError:
+        tensors = [given]
+    if not tensors:
+        raise GradientError(f"gradients: {label} is empty")
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise GradientError(f"gradients: {label} must be tensors, got {type(tensor).__name__}")
+        if not is_float(tensor.dtype):
+            raise GradientError(
+                f"gradients: {label} must be float, got {tensor.describe()}; convert with .astype('float32')"
+            )
+    return tensors
 
 
 @overload
@@ -107,21 +124,11 @@ def gradients(
     differentiable path leads from an x to ys; ``unreachable="zero"`` gives zeros there instead.
     """
     single = isinstance(xs, Tensor)
-    targets = [ys] if isinstance(ys, Tensor) else list(ys)
-    sources: list[Tensor] = [xs] if isinstance(xs, Tensor) else list(xs)
+    targets = _tensors(ys, "ys")
+    sources = _tensors(xs, "xs")
     if unreachable not in ("error", "zero"):
         raise GradientError(f"gradients: unreachable must be 'error' or 'zero', got {unreachable!r}")
-    for label, tensors in (("ys", targets), ("xs", sources)):
-        if not tensors:
-            raise GradientError(f"gradients: {label} is empty")
-        for tensor in tensors:
-            if not isinstance(tensor, Tensor):
-                raise GradientError(f"gradients: {label} must be tensors, got {type(tensor).__name__}")
-            if not is_float(tensor.dtype):
-                raise GradientError(
-                    f"gradients: {label} must be float, got {tensor.describe()}; convert with .astype('float32')"
-                )
-    cotangents = _cotangents(targets, grad_ys)
+    cotangents = _cotangents(targets, grad_ys, alone=isinstance(ys, Tensor))
     reached = reaches(targets, sources)
     missing = [x for x in sources if x not in reached]
     if missing and unreachable == "error":

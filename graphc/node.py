@@ -19,7 +19,7 @@ import numpy as np
 from graphc.dims import Extent
 from graphc.dtypes import DType, DTypeLike
 from graphc.errors import ScopeError, SymbolicError
-from graphc.opdef import Attrs, Inference, OpDef
+from graphc.opdef import Attrs, Constraint, Inference, OpDef
 from graphc.where import Location, capture
 
 if TYPE_CHECKING:
@@ -80,13 +80,24 @@ class Node:
     """One application of an op. Immutable; compared and hashed by identity.
 
     ``where`` is the user's line; ``role`` is "forward", or what the transform that made the node says ("backward").
-    ``constraints`` are pairs of extents that must turn out equal.
+    ``constraints`` say what must turn out to hold between extents.
     """
 
     __slots__ = (
         "__weakref__", "attrs", "body", "constraints", "inputs", "name", "op", "outputs", "results", "role", "serial",
         "where",
     )  # fmt: skip
+    op: OpDef
+    inputs: tuple[Tensor, ...]
+    attrs: Attrs
+    results: tuple[TensorType, ...]
+    name: str | None
+    where: Location
+    role: str
+    body: Body | None
+    constraints: tuple[Constraint, ...]
+    serial: int
+    outputs: tuple[Tensor, ...]
 
     def __init__(
         self,
@@ -99,19 +110,26 @@ class Node:
         where: Location,
         role: str,
         body: Body | None,
-        constraints: tuple[tuple[Extent, Extent], ...] = (),
+        constraints: tuple[Constraint, ...] = (),
     ) -> None:
-        self.op = op
-        self.inputs = inputs
-        self.attrs = attrs
-        self.results = results
-        self.name = name
-        self.where = where
-        self.role = role
-        self.body = body
-        self.constraints = constraints
-        self.serial = next(_serials)
-        self.outputs: tuple[Tensor, ...] = tuple(Tensor(self, i) for i in range(len(results)))
+        put = object.__setattr__
+        put(self, "op", op)
+        put(self, "inputs", inputs)
+        put(self, "attrs", attrs)
+        put(self, "results", results)
+        put(self, "name", name)
+        put(self, "where", where)
+        put(self, "role", role)
+        put(self, "body", body)
+        put(self, "constraints", constraints)
+        put(self, "serial", next(_serials))
+        put(self, "outputs", tuple([Tensor(self, i) for i in range(len(results))]))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a node is immutable: {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a node is immutable: {name!r} cannot be deleted")
 
     def rebuilt(self, inputs: tuple[Tensor, ...], attrs: Attrs | None = None) -> Node:
         """The same op on other inputs of the same types, with this node's name, location and role."""
@@ -144,25 +162,31 @@ def make_node(op: OpDef, inputs: Sequence[Tensor], attrs: Attrs = NO_ATTRS, name
     where, role = capture()
     body = _body.get()
     inference = Inference(op, inputs, attrs)
-    for tensor in inputs:
-        inner = tensor.node.body
-        if inner is not body:
-            _enter(op, tensor, body)
+    outer = [tensor for tensor in inputs if tensor.node.body is not body]
+    for tensor in outer:
+        _check_scope(op, tensor, body)
     results = op.infer(inference)
+    for tensor in outer:
+        _capture(tensor, body)
     return Node(
         op, tuple(inputs), attrs, results, name=name, where=where, role=role, body=body,
         constraints=tuple(inference.constraints),
     )  # fmt: skip
 
 
-def _enter(op: OpDef, tensor: Tensor, body: Body | None) -> None:
-    """Use ``tensor`` of another body: from an outer one it is captured, from anywhere else it is an error."""
+def _check_scope(op: OpDef, tensor: Tensor, body: Body | None) -> None:
+    """A tensor of another body may be used when that body encloses this one."""
     home = tensor.node.body
     if home is not None and not home.encloses(body):
         raise ScopeError(
             f"{op.name}: {tensor.describe()} was made inside the body of {home.label!r} and cannot be used outside it; "
             f"return it from the body instead"
         )
+
+
+def _capture(tensor: Tensor, body: Body | None) -> None:
+    """Note ``tensor`` as a capture of this body and of those around it, up to its own."""
+    home = tensor.node.body
     while body is not None and body is not home:
         body.captures[tensor] = None
         body = body.parent
@@ -185,8 +209,14 @@ class Tensor:
     index: int
 
     def __init__(self, node: Node, index: int) -> None:
-        self.node = node
-        self.index = index
+        object.__setattr__(self, "node", node)
+        object.__setattr__(self, "index", index)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a tensor is immutable: {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a tensor is immutable: {name!r} cannot be deleted")
 
     @property
     def type(self) -> TensorType:

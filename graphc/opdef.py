@@ -20,6 +20,10 @@ Attrs: TypeAlias = Mapping[str, Any]
 Vjp: TypeAlias = "Callable[[Node, Tensor], Sequence[Tensor | None]]"
 
 
+# Two extents that must be equal; or one, with None, that must be at least 1.
+Constraint: TypeAlias = "tuple[Extent, Extent | None]"
+
+
 class Kind(enum.Enum):
     """How the compiler may treat an op."""
 
@@ -116,7 +120,7 @@ class Inference:
         self.op = op
         self.inputs = inputs
         self.attrs = attrs
-        self.constraints: list[tuple[Extent, Extent]] = []
+        self.constraints: list[Constraint] = []
 
     def fail(self, message: str, error: type[GraphcError] = ShapeError) -> GraphcError:
         """An error about this op that shows every operand: ``raise c.fail("...")``."""
@@ -133,6 +137,13 @@ class Inference:
         if isinstance(a, int) or isinstance(b, int):
             return a if isinstance(a, int) else b
         return b if str(a).startswith("?") else a
+
+    def nonempty(self, extent: Extent, what: str) -> None:
+        """Require an extent of at least 1."""
+        if extent == 0:
+            raise self.fail(f"{what} has no elements")
+        if not isinstance(extent, int):
+            self.constraints.append((extent, None))
 
     def broadcast(self, shapes: Sequence[tuple[Extent, ...]]) -> tuple[Extent, ...]:
         """NumPy's broadcasting. An extent written 1 broadcasts; a symbolic one must equal what it meets."""

@@ -27,6 +27,7 @@ from graphc.node import Node, Tensor
 from graphc.ops import expm1, sqrt, square
 from graphc.ops.leaf import as_tensor
 from graphc.state import Update, assign, group, is_parameter, parameter
+from graphc.where import capture, derived_from
 
 Pairs: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 Parameters: TypeAlias = Iterable[Tensor] | Module | None
@@ -64,10 +65,13 @@ class Optimizer:
         Each gradient has the shape of its parameter and is converted to its dtype. Raises ``ShapeError`` when it does
         not, and ``UpdateError`` for what is no parameter, or one given twice.
         """
-        pairs = [_checked_pair(pair, f"{type(self).__name__}.apply") for pair in grads_and_params]
-        if not pairs:
-            raise UpdateError(f"{type(self).__name__}.apply: no gradients were given")
-        return group(*self.updates(pairs))
+        # One place and role for all that is built here, so that a picture can draw it as the update that it is.
+        where, _ = capture()
+        with derived_from(where, "update"):
+            pairs = [_checked_pair(pair, f"{type(self).__name__}.apply") for pair in grads_and_params]
+            if not pairs:
+                raise UpdateError(f"{type(self).__name__}.apply: no gradients were given")
+            return group(*self.updates(pairs))
 
     def updates(self, pairs: Pairs) -> Iterable[Update]:
         """The assignments of one step for ``(gradient, parameter)`` pairs of equal shapes and dtypes."""

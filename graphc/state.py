@@ -106,9 +106,7 @@ def parameter(
         found = as_dtype("float32" if dtype is None else dtype)
         initial = _initializer(value)
     else:
-        array = as_array(value, what)
-        if dtype is not None:
-            array = array.astype(as_dtype(dtype))
+        array = as_array(value, what, dtype)
         if shape is not None and tuple(shape) != array.shape:
             raise ShapeError(f"{what}: shape={tuple(shape)} was asked for, but the value has shape {array.shape}")
         extents, found, initial = array.shape, array.dtype, frozen(array)

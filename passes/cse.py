@@ -16,6 +16,7 @@ from graphc.ops.leaf import PLACEHOLDER
 from graphc.state import PARAMETER
 from passes.graph import Graph, rebuild
 
+COMPARED = 65536  # bytes; larger constants are equal only if they are one
 _IDENTITY = {PLACEHOLDER, PARAMETER}
 
 
@@ -42,7 +43,8 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
 
 def _key(value: Any) -> Hashable:
     if isinstance(value, np.ndarray):
-        return ("array", str(value.dtype), value.shape, value.tobytes())
+        content: Hashable = value.tobytes() if value.nbytes <= COMPARED else id(value)
+        return ("array", str(value.dtype), value.shape, content)
     if isinstance(value, tuple):
         return tuple(_key(v) for v in value)
     return (type(value).__name__, value)

@@ -68,6 +68,7 @@ class Fusion:
         self._units: list[Cluster | Node] = []
         self._order = TopologicalOrder()
         self._of: dict[Node, set[int]] = {}
+        self._through_memory: dict[Tensor, set[int]] = {}
         self._duplicated: dict[Node, int] = {}
 
     def run(self) -> Fused:
@@ -93,8 +94,9 @@ class Fusion:
             return
         in_memory = stored or any(not isinstance(self._units[u], Cluster) for u in units)
         if node.op.kind is Kind.RESHAPE or (in_memory and node.op.name in _ALIASES):
-            # The same memory under another shape: whoever makes the input must store it.
+            # The same memory under another shape: whoever makes the input must store it, before it is read here.
             self._stored |= {tensor, node.inputs[0]}
+            self._through_memory.setdefault(node.inputs[0], set()).update(units)
             self._of[node] = units
         elif not stored and self._is_duplicable(node, units):
             self._duplicate(node, units)
@@ -171,7 +173,7 @@ class Fusion:
     def _join_any(self, node: Node, units: set[int]) -> bool:
         """Put ``node`` into one of its readers' clusters, if there is one that may take it."""
         tensor = node.outputs[0]
-        for unit in self._order.by_place(units):
+        for unit in self._order.by_place(units - self._through_memory.get(tensor, set())):
             cluster = self._cluster(unit)
             others = units - {unit}
             stored = tensor in self._stored or bool(others)
@@ -189,16 +191,16 @@ class Fusion:
             return True
         return False
 
-    def _has_room(self, cluster: Cluster, node: Node) -> bool:
+    def _has_room(self, cluster: Cluster, node: Node, stored: bool = False) -> bool:
         if len(cluster.nodes) >= MAX_OPS:
             return False
         outside = {t for t in cluster.maps if t.node not in cluster.nodes}
         outside.discard(node.outputs[0])
         outside.update(node.inputs)
-        return len(outside) + len(cluster.outputs) <= MAX_POINTERS
+        return len(outside) + len(cluster.outputs) + stored <= MAX_POINTERS
 
     def _accepts(self, cluster: Cluster, node: Node, stored: bool) -> bool:
-        if not self._has_room(cluster, node):
+        if not self._has_room(cluster, node, stored):
             return False
         maps = list(cluster.maps[node.outputs[0]])
         if node.op.kind is Kind.REDUCE:

@@ -268,7 +268,7 @@ class KernelBuilder:
         roots = [(t, m) for t, m in self._outputs() if self._store_stage(t, m) > stored]
         for tensor, m in self._reductions():
             if self._stage(tensor, m) - 1 > stored:
-                roots.append((tensor.node.inputs[0], *input_maps(tensor.node, m, self._reduced)))
+                roots.append((tensor.node.inputs[0], input_maps(tensor.node, m, self._reduced)[0]))
         known, seen = set(self._reductions()), set()
         while roots:
             tensor, m = key = roots.pop()

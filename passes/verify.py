@@ -33,7 +33,7 @@ def _check_types(graph: Graph, node: Node, unifier: Unifier, after: str) -> None
     except GraphcError as error:
         _fail(graph, node, after, str(error))
     for a, b in inference.constraints:
-        if not unifier.equal(a, b) and isinstance(unifier.canonical(a - b), int):
+        if b is not None and not unifier.equal(a, b) and isinstance(unifier.canonical(a - b), int):
             _fail(graph, node, after, f"needs {a} = {b}, which cannot hold")
     if len(results) != len(node.results):
         _fail(graph, node, after, f"has {len(node.results)} results, and its op infers {len(results)}")

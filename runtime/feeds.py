@@ -11,7 +11,8 @@ from graphc.dims import Dim, Extent, Symbol, evaluate, symbols
 from graphc.dtypes import DType
 from graphc.errors import FeedError
 from graphc.node import Node, Tensor
-from graphc.ops.leaf import PLACEHOLDER
+from graphc.opdef import Constraint
+from graphc.ops.leaf import EXTENT, PLACEHOLDER
 
 Array = np.ndarray[Any, Any]
 _ORDER = {"b": 0, "u": 1, "i": 1, "f": 2}
@@ -45,6 +46,8 @@ def convert(value: Any, target: Tensor, what: str) -> Array:
 def _converted(value: Any, dtype: DType, what: str) -> Array:
     if isinstance(value, Tensor):
         raise FeedError(f"{what}: a feed is an array, got the symbolic tensor {value.describe()}; run it first")
+    if isinstance(value, np.ma.MaskedArray):
+        raise FeedError(f"{what}: a masked array would lose its mask; fill it first, for example with .filled(0)")
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -79,6 +82,7 @@ class FeedPlan:
             if tensor.node.name:
                 self._by_name.setdefault(tensor.node.name, []).append(tensor)
         self._constraints = _distinct_constraints(nodes)
+        self._users = _users_of_symbols(nodes)
         self._bound: dict[tuple[tuple[int, ...], ...], dict[Symbol, int]] = {}
 
     def resolve(self, feeds: Mapping[Any, Any]) -> tuple[Array, ...]:
@@ -135,15 +139,39 @@ class FeedPlan:
             _solve_one(extent, found, place, values, source)
         for a, b, node in self._constraints:
             _check(a, b, node, values, source)
+        unbound = [s for s in self._users if s not in values]
+        if unbound:
+            raise _unbound(unbound, self._users[unbound[0]])
         return values
 
 
-def _distinct_constraints(nodes: Iterable[Node]) -> list[tuple[Extent, Extent, Node]]:
-    seen: dict[tuple[Extent, Extent], Node] = {}
+def _distinct_constraints(nodes: Iterable[Node]) -> list[tuple[Extent, Extent | None, Node]]:
+    seen: dict[Constraint, Node] = {}
     for node in nodes:
         for pair in node.constraints:
             seen.setdefault(pair, node)
     return [(a, b, node) for (a, b), node in seen.items()]
+
+
+def _users_of_symbols(nodes: Iterable[Node]) -> dict[Symbol, Node]:
+    """For each symbol whose value a run needs, the first node that needs it."""
+    found: dict[Symbol, Node] = {}
+    seen: set[Extent] = set()
+    for node in nodes:
+        extents = [e for result in node.results for e in result.shape if type(e) is not int]
+        if node.op is EXTENT:
+            extents.append(node.attrs["extent"])
+        for extent in extents:
+            if extent not in seen:
+                seen.add(extent)
+                for symbol in symbols(extent):
+                    found.setdefault(symbol, node)
+    return found
+
+
+def _unbound(missing: Iterable[Symbol], node: Node) -> FeedError:
+    names = ", ".join(sorted(map(str, missing)))
+    return FeedError(f"the extent {names}, used by {node.op.name} at {node.where}, is the extent of no fed placeholder")
 
 
 def _solve_one(extent: Dim, found: int, place: str, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
@@ -174,13 +202,25 @@ def _solve_linear(extent: Dim, symbol: Symbol, found: int, values: dict[Symbol, 
     return value if value >= 0 and evaluate(extent, {**values, symbol: value}) == found else None
 
 
-def _check(a: Extent, b: Extent, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
-    unbound = sorted({str(s) for e in (a, b) for s in symbols(e) if s not in values})
-    if unbound:
+def _check_nonempty(extent: Extent, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
+    if not symbols(extent) <= values.keys():
+        raise _unbound([s for s in symbols(extent) if s not in values], node)
+    if evaluate(extent, values) < 1:
+        origin = "; ".join(f"{s} is {values[s]} from {source[s]}" for s in sorted(symbols(extent), key=str))
+        operands = "".join(f"\n    {t.describe()}" for t in node.inputs)
         raise FeedError(
-            f"the extent {', '.join(unbound)}, used by {node.op.name} at {node.where}, is the extent of no fed "
-            f"placeholder"
+            f"{node.op.name} at {node.where} needs at least one element along {extent}, and the feeds make it "
+            f"{evaluate(extent, values)} ({origin})\n  operands:{operands}"
         )
+
+
+def _check(a: Extent, b: Extent | None, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
+    if b is None:
+        _check_nonempty(a, node, values, source)
+        return
+    unbound = {s for e in (a, b) for s in symbols(e) if s not in values}
+    if unbound:
+        raise _unbound(unbound, node)
     try:
         left, right = evaluate(a, values), evaluate(b, values)
     except ValueError as error:

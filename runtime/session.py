@@ -18,7 +18,7 @@ from passes.graph import Graph
 from runtime.feeds import FeedPlan
 from runtime.fetches import cache_key, flatten
 from runtime.step import Step
-from runtime.store import ParameterStore
+from runtime.store import ParameterStore, refuse_unnamed
 
 Array = np.ndarray[Any, Any]
 DEVICES = ("cpu", "reference", "auto")
@@ -68,6 +68,7 @@ class Session:
         self._store = ParameterStore(int(seed))
         self._lock = threading.RLock()
         self._steps: dict[Any, Step] = {}
+        self._runs = 0
         self._closed = False
 
     # Running.
@@ -148,7 +149,7 @@ class Session:
     def stats(self) -> dict[str, int]:
         """Counters since the session was opened: runs, compiled steps, kernels compiled and loaded from the cache."""
         found: dict[str, int] = getattr(self._backend, "stats", dict)()
-        return {"steps": len(self._steps), "runs": sum(s.runs for s in self._steps.values()), **found}
+        return {"steps": len(self._steps), "runs": self._runs, **found}
 
     # Life.
 
@@ -180,7 +181,7 @@ def unify_constraints(nodes: Sequence[Node]) -> Unifier:
     unifier = Unifier()
     for node in nodes:
         for a, b in node.constraints:
-            if not unifier.unify(a, b):
+            if b is not None and not unifier.unify(a, b):
                 operands = "".join(f"\n    {t.describe()}" for t in node.inputs)
                 raise FeedError(
                     f"{node.op.name} at {node.where} needs {a} = {b}, and other lines make them "
@@ -202,6 +203,7 @@ def named_parameters(params: Any) -> dict[str, Tensor]:
         else:
             graph = flatten(item).graph
             reached = [n.outputs[0] for n in graph.nodes if n.op is PARAMETER]
+        refuse_unnamed(reached)
         for parameter in reached:
             other = found.setdefault(parameter.name, parameter)
             if other is not parameter:

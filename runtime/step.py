@@ -82,6 +82,7 @@ class Step:
             values = self._plan.bind(tuple([a.shape for a in arrays]))
             results = self._program.run(values, arrays)
             self.runs += 1
+            session._runs += 1
             if self._fetches.graph.updates:
                 self._store.run_counter += 1
         return self._fetches.rebuild(results)

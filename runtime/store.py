@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -115,15 +116,21 @@ class ParameterStore:
 
     # Files.
 
+    def _by_name(self) -> dict[str, Tensor]:
+        """Every named parameter held."""
+        return {p.name: p for p in self._arrays if p.node.name is not None}
+
     def save(self, path: str | os.PathLike[str], chosen: Mapping[str, Tensor] | None = None) -> None:
-        """Write ``chosen`` (or everything held) as safetensors, atomically: the old file or the new one, never a
-        part.
+        """Write ``chosen`` (or everything held, what waits included) as safetensors, atomically: the old file or the
+        new one, never a part.
         """
+        waiting: Mapping[str, Array] = {}
         if chosen is None:
-            chosen = {p.name: p for p in self._arrays}
+            refuse_unnamed(self._arrays)
+            chosen, waiting = self._by_name(), self._waiting
         else:
             self.meet(chosen.values())
-        entries = {name: np.array(self._arrays[p], order="C") for name, p in chosen.items()}
+        entries = {**waiting, **{name: np.array(self._arrays[p], order="C") for name, p in chosen.items()}}
         data = safetensors.numpy.save(entries, metadata={"format": "graphc", _RUNS: str(self.run_counter)})
         _write_atomically(path, data)
 
@@ -132,7 +139,7 @@ class ParameterStore:
     ) -> None:
         """Restore by name. Entries for parameters not met yet wait for them. On any error nothing has changed."""
         entries, metadata = _read(path)
-        known = dict(names) if names is not None else {p.name: p for p in self._arrays}
+        known = dict(names) if names is not None else self._by_name()
         missing = sorted(set(known) - set(entries))
         if strict and missing:
             raise CheckpointError(
@@ -149,8 +156,19 @@ class ParameterStore:
             elif names is None:
                 self._waiting[name] = array
         counter = metadata.get(_RUNS, "")
-        if names is None and counter.isdigit():
+        if names is None and re.fullmatch("[0-9]{1,18}", counter):
             self.run_counter = int(counter)
+
+
+def refuse_unnamed(parameters: Iterable[Tensor]) -> None:
+    """``SessionError`` for parameters that a file could not name: the next graph would not find them again."""
+    unnamed = [p for p in parameters if p.node.name is None]
+    if unnamed:
+        lines = "".join(f"\n    {p.describe()}" for p in unnamed[:8])
+        raise SessionError(
+            f"{len(unnamed)} parameter(s) cannot be saved, because they have no name to be found by again:{lines}\n"
+            f"  give each one name=, or save(path, params=...) those that matter"
+        )
 
 
 def _check_entry(name: str, array: Array, parameter: Tensor, source: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc import expr
 from graphc.dtypes import SUPPORTED, DType, DTypeLike, as_dtype, bool_, is_float, true_divide_dtype
 from graphc.errors import DTypeError
 from graphc.node import NO_ATTRS, Node, Tensor, TensorType, attrs_of, make_node
@@ -141,8 +142,8 @@ DIVIDE = _binary(
 POW = _binary(
     "pow", np.power,
     _vjp(
-        lambda g, o, x, y: g * y * pow(x, y - 1),
-        lambda g, o, x, y: where(equal(x, 0), zeros_like(g), g * o * log(x)),
+        lambda g, o, x, y: g * y * pow(x, where(equal(y, 0), zeros_like(y), y - 1)),  # 0 for y = 0, also where x is 0
+        lambda g, o, x, y: g * o * log(where(equal(x, 0), ones_like(x), x)),
     ),
     infer=_floating, cost=40, domain=Domain(("f", "f"), low=0.5), doc="First operand to the power of the second.",
 )  # fmt: skip
@@ -209,14 +210,8 @@ TANH = _unary(
 )  # fmt: skip
 
 
-def _sigmoid(x: Any) -> Any:
-    from graphc.expr import sigmoid as numpy_sigmoid
-
-    return numpy_sigmoid(x)
-
-
 SIGMOID = _unary(
-    "sigmoid", _sigmoid, _vjp(lambda g, o, x: g * (o * (1 - o))), lambda b, a, x: b.unary("sigmoid", x), cost=14,
+    "sigmoid", expr.sigmoid, _vjp(lambda g, o, x: g * (o * (1 - o))), lambda b, a, x: b.unary("sigmoid", x), cost=14,
     doc="Logistic function 1 / (1 + exp(-x)).",
 )  # fmt: skip
 
@@ -280,14 +275,10 @@ def _cast_to(dtype: DType) -> Callable[..., Tensor]:
     return lambda x: astype(x, dtype)
 
 
-def _cast_reference(r: Any, x: Any) -> Any:
-    with np.errstate(all="ignore"):
-        return np.asarray(x).astype(r.dtype)
-
-
 ASTYPE = register(
     OpDef(
-        "astype", Kind.SCALAR, lambda c: (TensorType(c.inputs[0].shape, c.attrs["dtype"]),), _cast_reference,
+        "astype", Kind.SCALAR, lambda c: (TensorType(c.inputs[0].shape, c.attrs["dtype"]),),
+        lambda r, x: expr.cast(x, r.dtype),
         lambda node, g: [astype(g, node.inputs[0].dtype)], emit=lambda b, a, x: b.cast(x, a["dtype"]),
         domain=Domain(("fiub",)), samples=tuple(_cast_to(d) for d in SUPPORTED),
         doc="The value converted to another dtype.",

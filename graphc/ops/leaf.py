@@ -110,14 +110,12 @@ def constant(value: Any, dtype: DTypeLike | None = None, name: str | None = None
     """
     if isinstance(value, Tensor):
         raise DTypeError(f"constant: {value.describe()} is already a tensor")
-    array = as_array(value, "constant")
-    if dtype is not None:
-        array = array.astype(as_dtype(dtype))
+    array = as_array(value, "constant", dtype)
     return make_node(CONSTANT, (), attrs_of(value=frozen(array)), name).outputs[0]
 
 
-def as_array(value: Any, what: str) -> np.ndarray[Any, Any]:
-    """A NumPy array of a supported dtype: arrays and NumPy scalars keep theirs, lists and Python floats give
+def as_array(value: Any, what: str, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any]:
+    """A NumPy array of ``dtype``. When None, arrays and NumPy scalars keep theirs, lists and Python floats give
     float32.
     """
     try:
@@ -128,13 +126,17 @@ def as_array(value: Any, what: str) -> np.ndarray[Any, Any]:
         raise DTypeError(
             f"{what}: an array of dtype {array.dtype} holds no plain numbers; pass bool, integer or float values"
         )
+    if dtype is not None:
+        return array.astype(as_dtype(dtype), copy=False)
     if not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind == "f":
         array = array.astype(float32)
     return array.astype(as_dtype(array.dtype), copy=False)
 
 
 def scalar(value: Any, dtype: DType) -> Tensor:
-    """A 0-d constant of exactly ``dtype``; ``DTypeError`` if the integer does not fit."""
+    """A 0-d constant of exactly ``dtype``; ``DTypeError`` if the integer does not fit, or a float meets integers."""
+    if dtype.kind in "iub" and weak_dtype(value, dtype).kind == "f":
+        raise DTypeError(f"{value} is a float, and {dtype} holds none; convert it on purpose, with int() or round()")
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
         if not info.min <= int(value) <= info.max:

@@ -28,6 +28,11 @@ def _infer_matmul(c: Inference) -> tuple[TensorType, ...]:
     return (TensorType((*batch, x.shape[-2], y.shape[-1]), x.dtype),)
 
 
+def _matmul_reference(r: Any, x: Any, y: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return np.matmul(x, y)
+
+
 def _matmul_vjp(node: Node, g: Tensor) -> list[Tensor | None]:
     x, y = node.inputs
     return [unbroadcast(matmul(g, matrix_transpose(y)), x), unbroadcast(matmul(matrix_transpose(x), g), y)]
@@ -35,7 +40,7 @@ def _matmul_vjp(node: Node, g: Tensor) -> list[Tensor | None]:
 
 MATMUL = register(
     OpDef(
-        "matmul", Kind.MATMUL, _infer_matmul, lambda r, x, y: np.matmul(x, y), _matmul_vjp, cost=1000,
+        "matmul", Kind.MATMUL, _infer_matmul, _matmul_reference, _matmul_vjp, cost=1000,
         domain=Domain(
             ("f", "f"),
             shapes=(
@@ -63,7 +68,8 @@ def _infer_gemm(c: Inference) -> tuple[TensorType, ...]:
 def _gemm_reference(r: Any, a: Any, b: Any, scale: Any, start: Any) -> Any:
     left = a.T if r.attrs["trans_a"] else a
     right = b.T if r.attrs["trans_b"] else b
-    return start + scale * (left @ right)
+    with np.errstate(all="ignore"):
+        return start + scale * (left @ right)
 
 
 GEMM_ADD = register(

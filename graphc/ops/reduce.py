@@ -21,8 +21,7 @@ def _infer(c: Inference) -> tuple[TensorType, ...]:
     x, axes = c.inputs[0], c.attrs["axis"]
     if c.op.name in ("max", "min"):
         for axis in axes:
-            if x.shape[axis] == 0:
-                raise c.fail(f"axis {axis} has no elements, so there is no {c.op.name}")
+            c.nonempty(x.shape[axis], f"axis {axis}")
     keep = c.attrs["keepdims"]
     return (TensorType(tuple(1 if i in axes else e for i, e in enumerate(x.shape) if keep or i not in axes), x.dtype),)
 
@@ -84,11 +83,14 @@ def _reduce(op: OpDef, x: Any, axis: Axis, keepdims: bool) -> Tensor:
 
 
 def sum(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
-    """Sum over ``axis`` (an int, several, or all for None), in the dtype of ``x``; bools are counted in int64.
+    """Sum over ``axis`` (an int, several, or all for None). Floats keep their dtype; bools and integers add up in (u)int64.
 
     The order of addition is fixed by the shape, so the same data gives the same bits on any number of threads.
     """
-    return _reduce(SUM, x, axis, keepdims)
+    tensor = as_tensor(x, "sum")
+    if tensor.dtype.kind in "biu":
+        tensor = astype(tensor, "uint64" if tensor.dtype.kind == "u" else "int64")
+    return _reduce(SUM, tensor, axis, keepdims)
 
 
 def max(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:

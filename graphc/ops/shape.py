@@ -109,7 +109,8 @@ EXPAND_DIMS = register(
     OpDef(
         "expand_dims", Kind.VIEW, _infer_expand, lambda r, x: np.expand_dims(x, r.attrs["axes"]),
         lambda node, g: [squeeze(g, node.attrs["axes"])], index_map=_expand_map, cost=0, domain=_ANY,
-        samples=(lambda x: expand_dims(x, 0), lambda x: expand_dims(x, -1), lambda x: expand_dims(x, (0, -1))), doc="Insert axes of extent 1.",
+        samples=(lambda x: expand_dims(x, 0), lambda x: expand_dims(x, -1), lambda x: expand_dims(x, (0, -1))),
+        doc="Insert axes of extent 1.",
     )
 )  # fmt: skip
 

@@ -22,8 +22,8 @@ _SAMPLE = Domain(("f",), rank=1, empty=False)
 
 def _same(c: Inference) -> tuple[TensorType, ...]:
     c.require_dtype("f")
-    if c.inputs[0].shape[c.attrs["axis"][0]] == 0:
-        raise c.fail(f"axis {c.attrs['axis'][0]} has no elements")
+    (axis,) = c.attrs["axis"]
+    c.nonempty(c.inputs[0].shape[axis], f"axis {axis}")
     return (c.inputs[0].type,)
 
 
@@ -110,13 +110,15 @@ SOFTMAX = register(
 LOG_SOFTMAX = register(
     OpDef(
         "log_softmax", Kind.COMPOSITE, _same, _log_softmax_reference, _log_softmax_vjp, decompose=_log_softmax_parts,
-        domain=_SAMPLE, samples=(lambda x: log_softmax(x), lambda x: log_softmax(x, 0)), doc="Logarithm of softmax along an axis.",
+        domain=_SAMPLE, samples=(lambda x: log_softmax(x), lambda x: log_softmax(x, 0)),
+        doc="Logarithm of softmax along an axis.",
     )
 )  # fmt: skip
 LOGSUMEXP = register(
     OpDef(
         "logsumexp", Kind.COMPOSITE, _reduced, _logsumexp_reference, _logsumexp_vjp, decompose=_logsumexp_parts,
-        domain=_SAMPLE, samples=(lambda x: logsumexp(x, -1), lambda x: logsumexp(x, 0, keepdims=True)), doc="log(sum(exp(x))) along an axis.",
+        domain=_SAMPLE, samples=(lambda x: logsumexp(x, -1), lambda x: logsumexp(x, 0, keepdims=True)),
+        doc="log(sum(exp(x))) along an axis.",
     )
 )  # fmt: skip
 

@@ -67,8 +67,8 @@ def json(fetches: Any, stage: str = "graph", path: Path | None = None) -> str:
 def svg(fetches: Any, stage: str = "graph", path: Path | None = None) -> str:
     """The graph as a drawing: the forward half flows down, the backward half flows back up beside it.
 
-    Scalars, and parameters read again, are written into the label of what reads them; the other formats have them as
-    nodes.
+    Scalars, and parameters read again, are written into the label of what reads them, and all that an optimiser does to
+    one parameter and its slots is one box; the other formats have every node.
     """
     return _written(_render.svg(_scene(fetches, stage)), path)
 

@@ -14,8 +14,8 @@ class Cell:
     """A rectangle. In band 0 arrows enter at the top and leave at the bottom; in band 1 the other way round.
 
     Arrows along the heaviest path are drawn straight before others. ``pin`` keeps it in a first or last row of its
-    own. ``enter`` and ``leave`` fix where an arrow's key meets the border, as an offset from the left side; otherwise
-    the layout chooses.
+    own. ``near``, for a cell without arrows, names some among which it stands. ``enter`` and ``leave`` fix where an
+    arrow's key meets the border, as an offset from the left side; otherwise the layout chooses.
     """
 
     width: float
@@ -23,6 +23,7 @@ class Cell:
     band: int = 0
     weight: float = 1.0
     pin: Literal["first", "last"] | None = None
+    near: tuple[int, ...] = ()
     enter: Mapping[Hashable, float] = field(default_factory=dict)
     leave: Mapping[Hashable, float] = field(default_factory=dict)
 

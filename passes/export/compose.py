@@ -6,10 +6,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from passes.export.cells import Arrow, Cell, Placement, Point
+from passes.export.inlining import BACKWARD, FORWARD
 from passes.export.layout import place
 from passes.export.measure import TYPE, sans_width, shortened
 from passes.export.routing import simplified
-from passes.export.sketch import BACKWARD, FORWARD, Box, Link, Sketch
+from passes.export.sketch import Box, Link, Sketch
 
 FRAME, HEADER = 14.0, 20.0  # around the boxes of a kernel, and for its label
 
@@ -70,6 +71,10 @@ def compose(sketch: Sketch) -> Scene:
             cells.append(Cell(box.width, box.height, box.band, _weight(box)))
     outer = [link for link in sketch.links if cell_of[link.source] != cell_of[link.target]]
     arrows = [Arrow(cell_of[li.source], cell_of[li.target], li.key, li.seed) for li in outer]
+    joined = {cell for arrow in arrows for cell in (arrow.source, arrow.target)}
+    for b, others in sketch.near.items():
+        if cell_of[b] not in joined:
+            cells[cell_of[b]].near = tuple(sorted({cell_of[other] for other in others} - {cell_of[b]}))
     placed = place(cells, arrows)
     return _assembled(sketch, inners, cell_of, outer, placed)
 
@@ -155,7 +160,7 @@ def _framed(
     place_of = {key: moved((placed.corners[i][0] + 1.0, 0.0))[0] for key, i in ports.items()}
     enter = {key: x for (side, key), x in place_of.items() if side == "in"}
     leave = {key: x for (side, key), x in place_of.items() if side == "out"}
-    return _Inner(Cell(width, height, band, 1.0, None, enter, leave), boxes, corners, lines, label)
+    return _Inner(Cell(width, height, band, enter=enter, leave=leave), boxes, corners, lines, label)
 
 
 def _weight(box: Box) -> float:

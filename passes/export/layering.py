@@ -26,7 +26,7 @@ def layer(cells: Sequence[Cell], arrows: Sequence[Arrow]) -> tuple[list[int], li
     ties = [(a.source, a.target, 4.0 if a.seed else 1.0) for a, free in zip(arrows, loose, strict=True) if free]
     rows = _least_length(len(cells), down, ties) if len(cells) <= _PROGRAM_LIMIT else _longest_path(len(cells), down)
     rows = _from_zero(rows, down, ties)
-    return _pinned(cells, rows), loose
+    return _pinned(cells, _near(cells, rows)), loose
 
 
 def _flow(cells: Sequence[Cell], arrows: Sequence[Arrow]) -> list[tuple[int, int] | None]:
@@ -133,6 +133,22 @@ def _from_zero(rows: list[int], down: Sequence[tuple[int, int]], ties: Sequence[
         part = root(cell)
         first[part] = min(first.get(part, row), row)
     return [row - first[root(cell)] for cell, row in enumerate(rows)]
+
+
+def _near(cells: Sequence[Cell], rows: list[int]) -> list[int]:
+    """A cell without arrows stands where there is most room: in a row of those it is near, or one before them."""
+    rows = list(rows)
+    for c, cell in enumerate(cells):
+        if not cell.near:
+            continue
+        around = [rows[other] for other in cell.near]
+        before = (min(around) - 1, max(around)) if cell.band == 0 else (min(around), max(around) + 1)
+        filled = dict.fromkeys(range(max(before[0], 0), min(before[1], max(rows)) + 1), 0.0)
+        for other, row in enumerate(rows):
+            if other != c and row in filled and cells[other].band == cell.band:
+                filled[row] += cells[other].width
+        rows[c] = min(filled, key=lambda row: (filled[row], row))
+    return rows
 
 
 def _pinned(cells: Sequence[Cell], rows: list[int]) -> list[int]:

@@ -133,6 +133,8 @@ def _kernels(graph: Graph) -> tuple[Graph, Sequence[Any]]:
     unifier = Unifier()
     for node in graph.nodes:
         for a, b in node.constraints:
+            if b is None:
+                continue
             unifier.unify(a, b)
     optimized = optimize(graph, None, unifier)
     return optimized, lower(optimized, None, unifier).kernels
@@ -176,14 +178,18 @@ def _groups(kernels: Sequence[Any], index: Mapping[Node, int]) -> tuple[Group, .
 
 
 def _roles(graph: Graph) -> dict[Node, str]:
-    """The role of each node; arithmetic between a gradient and its ``assign`` belongs to the update."""
+    """The role of each node.
+
+    What an optimiser built belongs to the update, and so does arithmetic between a gradient and its ``assign``.
+    """
     roles: dict[Node, str] = {}
     after_backward: set[Node] = set()
     for node in graph.nodes:
         derived = node.op is GRADIENT or node.role == "backward"
         roles[node] = (
             "update" if node.op.kind is Kind.UPDATE
-            else _LEAF_ROLES.get(node.op.name) or ("backward" if derived else "forward")
+            else _LEAF_ROLES.get(node.op.name)
+            or ("backward" if derived else "update" if node.role == "update" else "forward")
         )  # fmt: skip
         if roles[node] == "backward" or any(t.node in after_backward for t in node.inputs):
             after_backward.add(node)

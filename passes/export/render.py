@@ -23,6 +23,7 @@ LOSS = "#c2255c"
 QUIET, INK, LINE, LINE_BACK = "#7b8794", "#46525e", "#7088a0", "#d08742"
 MARGIN, HEAD, LEGEND = 22.0, 26.0, 30.0
 RADIUS = 7.0
+_MEMBERS = 6  # a tooltip with more than so many is one line each
 _SAID = {
     "placeholder": "placeholder (data)", "parameter": "parameter", "constant": "constant", "forward": "forward",
     "backward": "backward", "update": "update",
@@ -219,11 +220,27 @@ def _span(text: str, role: str, own: str) -> str:
 def tooltip(box: Box, scene: Scene) -> str:
     """All there is to say of a box: of each member op, whole name, result types, and the user's line."""
     parts = []
+    if len(box.members) > _MEMBERS:
+        return _printable("\n".join(_summed(box, scene)))
     for member in box.members:
         entry = scene.sketch.picture.entries[member]
         text = f"{entry.id}  {entry.op}" + (f" {entry.name!r}" if entry.name else "")
         parts.append(text + "".join(f"\n{type_text(t)}" for t in entry.node.results) + f"\n{entry.where}")
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in "\n\n".join(parts))
+    return _printable("\n\n".join(parts))
+
+
+def _summed(box: Box, scene: Scene) -> list[str]:
+    """One line for each of many members, which share a line of the user's."""
+    entries = [scene.sketch.picture.entries[member] for member in box.members]
+    rows = ["".join(text for text, _ in title) for title in box.titles]
+    for entry in entries:
+        types = ", ".join(type_text(t) for t in entry.node.results)
+        rows.append(f"{entry.id}  {entry.op}{f' {entry.name!r}' if entry.name else ''}  {types}".rstrip())
+    return [*rows, *dict.fromkeys(entry.where for entry in entries)]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _legend(scene: Scene) -> tuple[str, float]:

@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -85,13 +85,18 @@ class KernelCache:
 
     kernels: dict[str, Compiled] = field(default_factory=dict)
     lock: Any = field(default_factory=threading.RLock)
+    trimmed: bool = False  # once per process, and only where a kernel was added
 
     def get(self, name: str, source: str, counters: Counters) -> Compiled:
         """The kernel of that name: from this process, from disk, or compiled now."""
         with self.lock:
             found = self.kernels.get(name)
             if found is None:
+                before = counters.compiled
                 found = self.kernels[name] = _compile(name, source, counters)
+                if counters.compiled > before and not self.trimmed:
+                    self.trimmed = True
+                    trim()
             return found
 
 
@@ -133,7 +138,8 @@ def _through_disk(name: str, source: str, build: Callable[[ModuleType, bool], tu
             _write_once(path, source, replace=bool(attempt))
             _discard_damaged(path)
             try:
-                built, from_disk = build(_load(name, path), True)
+                with _machine_code_beside_source():
+                    built, from_disk = build(_load(name, path), True)
             except OSError:
                 raise
             except Exception as error:
@@ -154,6 +160,17 @@ def _prepare(folder: Path) -> None:
         os.chmod(folder, 0o700)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"no permission to write {folder}")
+    (folder / "__pycache__").mkdir(exist_ok=True)  # where Numba writes; without it, it would go elsewhere
+
+
+@contextlib.contextmanager
+def _machine_code_beside_source() -> Iterator[None]:
+    """Numba's own ``NUMBA_CACHE_DIR`` set aside: machine code that no checksum guards could crash the process."""
+    chosen, numba.config.CACHE_DIR = numba.config.CACHE_DIR, ""
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = chosen
 
 
 def _write_once(path: Path, source: str, *, replace: bool = False) -> None:
@@ -231,10 +248,10 @@ def trim(folder: Path | None = None, limit: int = SIZE_LIMIT) -> None:
     """Delete the least recently used kernels until the cache is below ``limit`` bytes."""
     folder = folder or cache_folder()
     entries: list[tuple[float, int, Path]] = []
-    with contextlib.suppress(OSError):
-        for path in folder.glob("*.py"):
-            files = [path, path.with_suffix(".sum"), *map(Path, _machine_code(path))]
-            stats = [f.stat() for f in files if f.exists()]
+    for path in folder.glob("*.py"):
+        files = [path, path.with_suffix(".sum"), *map(Path, _machine_code(path))]
+        with contextlib.suppress(OSError):  # another process may be deleting the same kernels
+            stats = [f.stat() for f in files if f == path or f.exists()]
             entries.append((max(max(s.st_mtime, s.st_atime) for s in stats), sum(s.st_size for s in stats), path))
     excess = sum(size for _, size, _ in entries) - limit
     for _, size, path in sorted(entries):
