@@ -1,7 +1,8 @@
 """What "equal" means for each op, and ``emit`` evaluated with NumPy.
 
-Integers, bools, moved elements and elementwise arithmetic that IEEE 754 rounds correctly must agree to the bit. Elsewhere the bound
-follows from the op: units in the last place for functions of one element, ``n * eps * sum|x|`` for sums of n terms.
+Integers, bools, moved elements and elementwise arithmetic that IEEE 754 rounds correctly must agree to the bit.
+Elsewhere the bound follows from the op: units in the last place for functions of one element, ``n * eps * sum|x|`` for
+sums of n terms.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class _Recorder(NumpyBuilder):
     def __init__(self, shape: tuple[int, ...], extents: Mapping[str, int]) -> None:
         super().__init__(shape, extents)
         self.inexact: list[str] = []
+        self.extremum = False
 
     def unary(self, name: str, x: Any) -> Any:
         if name in LIBRARY_ULP or any(name == function for function, _ in ERROR_BOUND_ULP):
@@ -38,6 +40,7 @@ class _Recorder(NumpyBuilder):
     def binary(self, name: str, x: Any, y: Any) -> Any:
         if name in LIBRARY_ULP:
             self.inexact.append(name)
+        self.extremum |= name in ("maximum", "minimum")
         return super().binary(name, x, y)
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
@@ -90,17 +93,21 @@ def allowance(op: OpDef, node: Node, arrays: tuple[Array, ...], expected: Array,
     return 0.0
 
 
-def difference(label: str, what: str, found: Any, expected: Array, allowed: Array | float) -> str | None:
+def difference(
+    label: str, what: str, found: Any, expected: Array, allowed: Array | float, *, signed_zeros: bool = True
+) -> str | None:
     """One line about the first element that differs by more than allowed, or None. NaN equals NaN; zeros have signs."""
     found = np.asarray(found)
     if found.dtype != expected.dtype or found.shape != expected.shape:
-        return f"{label}: {what} gives {found.dtype}{list(found.shape)}, expected {expected.dtype}{list(expected.shape)}"
+        return (
+            f"{label}: {what} gives {found.dtype}{list(found.shape)}, expected {expected.dtype}{list(expected.shape)}"
+        )
     if expected.dtype.kind != "f":
         wrong = found != expected
     else:
         with np.errstate(all="ignore"):
             both_nan = np.isnan(found) & np.isnan(expected)
-            same = (found == expected) & (np.signbit(found) == np.signbit(expected))
+            same = (found == expected) & ((np.signbit(found) == np.signbit(expected)) | (not signed_zeros))
             gap = np.abs(found.astype(np.longdouble) - expected.astype(np.longdouble))
             near = np.isfinite(found) & np.isfinite(expected) & (gap <= allowed) & (np.asarray(allowed) > 0)
             wrong = ~(both_nan | same | near)

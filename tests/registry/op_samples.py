@@ -1,7 +1,8 @@
 """Samples of every op: nodes on placeholders, with arrays to feed, generated from the op's domain.
 
-An op says which dtypes, ranks and values it takes, and how it is built when it has attributes. All else is decided here: shapes
-(scalars, extents 0 and 1, broadcast pairs, symbolic axes) and values (inside the domain, and the ends of each dtype).
+An op says which dtypes, ranks and values it takes, and how it is built when it has attributes. All else is decided
+here: shapes (scalars, extents 0 and 1, broadcast pairs, symbolic axes) and values (inside the domain, and the ends of
+each dtype).
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ TOGETHER: tuple[tuple[Shape, Shape], ...] = (
     ((2, 1), (0,)), (("n", 3), (3,)), (("n", 3), ()), (("n", 1), (1, "m")), (("n", 3), ("n", 1)),
 )  # fmt: skip
 PLAIN: Shape = (2, 3)
-# One dtype of each kind meets every shape; the others meet one, because kernels differ by dtype and layout, not by both.
-EVERYWHERE = ("float32", "int64", "bool")
+# These meet every shape, the others meet one: kernels differ by dtype and by layout, and not by both together.
+EVERYWHERE = ("float32", "int64")
+DEFAULTS = ("float32", "int64", "bool", "uint8")
 EXTENTS = ({"n": 2, "m": 3}, {"n": 1, "m": 1}, {"n": 0, "m": 2})
 SPECIAL = {
     "float32": (2.0**-149, 2.0**-126, 3.4028234663852886e38, 2.0**31, 2.0**63),
@@ -55,6 +57,7 @@ class Sample:
     def feeds(self) -> dict[Tensor, Array]:
         return dict(zip(self.inputs, self.arrays, strict=True))
 
+
 def builders(op: OpDef) -> tuple[Callable[..., Tensor], ...]:
     """How the op's nodes are built from its inputs."""
     return op.samples or (getattr(ops, op.name),)
@@ -70,7 +73,7 @@ def dtype_sets(op: OpDef) -> list[tuple[np.dtype[Any], ...]]:
 
 
 def default(kinds: str) -> np.dtype[Any]:
-    return next(np.dtype(d) for d in (*EVERYWHERE, "uint8") if np.dtype(d).kind in kinds)
+    return next(np.dtype(d) for d in DEFAULTS if np.dtype(d).kind in kinds)
 
 
 def shape_sets(op: OpDef) -> list[tuple[Shape, ...]]:
@@ -82,14 +85,14 @@ def shape_sets(op: OpDef) -> list[tuple[Shape, ...]]:
     if count == 2:
         sets += TOGETHER
     if count == 3:
-        sets += [order for pair in TOGETHER for order in ((*pair, pair[0]), (pair[1], pair[0], ()))]
+        sets += [order for pair in TOGETHER[::2] for order in ((*pair, pair[0]), (pair[1], pair[0], ()))]
     return [s for s in sets if all(len(shape) >= domain.rank and (domain.empty or 0 not in shape) for shape in s)]
 
 
 def samples(op: OpDef, dtypes: tuple[np.dtype[Any], ...]) -> Iterator[Sample]:
     """All samples of ``op`` for inputs of ``dtypes``."""
     rng = np.random.default_rng(zlib.crc32(f"{op.name}{dtypes}".encode()))
-    everywhere = not dtypes or str(dtypes[-1]) in EVERYWHERE
+    everywhere = len(dtype_sets(op)) <= 1 or str(dtypes[-1]) in EVERYWHERE
     sets = shape_sets(op)
     if not everywhere:
         sets = sets[:1] if op.domain.shapes else [(PLAIN,) * len(dtypes)]
@@ -104,7 +107,9 @@ def samples(op: OpDef, dtypes: tuple[np.dtype[Any], ...]) -> Iterator[Sample]:
                 continue
             numbers = [tuple(extents[e] if isinstance(e, str) else e for e in shape) for shape in shapes]
             arrays = spread(op, rng, numbers, dtypes)
-            label = f"{op.name}({', '.join(f'{d}{list(n)}' for d, n in zip(dtypes, shapes, strict=True))}) {extents or ''}"
+            label = (
+                f"{op.name}({', '.join(f'{d}{list(n)}' for d, n in zip(dtypes, shapes, strict=True))}) {extents or ''}"
+            )
             yield Sample(label, result, inputs, arrays, {Symbol(k): v for k, v in extents.items() if k in named})
     if dtypes and not op.domain.bounded:
         yield from special_samples(op, dtypes)
@@ -119,7 +124,7 @@ def placeholders(shapes: tuple[Shape, ...], dtypes: tuple[np.dtype[Any], ...]) -
 def spread(
     op: OpDef, rng: np.random.Generator, shapes: list[tuple[int, ...]], dtypes: tuple[np.dtype[Any], ...]
 ) -> tuple[Array, ...]:
-    """Values inside the op's domain. Floats are all distinct, by far more than a step of a difference, and keep away from kinks."""
+    """Values inside the op's domain. Floats are distinct, by far more than a difference steps, and away from kinks."""
     low, high = op.domain.low, op.domain.high
     count = sum(int(np.prod(s)) for s in shapes)
     grid = low + (high - low) * (rng.permutation(count) + rng.uniform(0.3, 0.7, count)) / max(count, 1)
@@ -155,7 +160,7 @@ def special_values(dtype: np.dtype[Any]) -> Array:
 
 
 def special_samples(op: OpDef, dtypes: tuple[np.dtype[Any], ...]) -> Iterator[Sample]:
-    """Special values: every combination for ops of single elements; one in a row of plain ones for those that combine elements."""
+    """Special values: every combination for ops of single elements; one in a row of plain ones for ops that combine."""
     if op.domain.shapes:
         yield from _among_plain(op, dtypes)
         return
