@@ -69,12 +69,13 @@ def hand_made_step() -> None:
 
 
 def compile_times() -> None:
-    """The digits MLP with Adam: [loss, train] from an empty cache, in a new process with a full one, at a second batch size."""
+    """The digits MLP with Adam: [loss, train] from an empty cache, in a new process with a full one, at a second size."""
     with tempfile.TemporaryDirectory() as folder:
         for label in ("empty cache", "warm cache"):
             code = COMPILE.format(examples=str(ROOT / "examples"))
             environment = {**os.environ, "GRAPHC_CACHE_DIR": folder}
-            answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+            command = [sys.executable, "-c", code]
+            answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found = json.loads(answer.stdout)
             print(
                 f"  {label}: first step {found['seconds']:.2f} s ({found['kernels']} kernels, "

@@ -6,10 +6,8 @@ tensors that someone holds.
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +18,7 @@ from graphc.dims import Extent
 from graphc.dtypes import DType, DTypeLike
 from graphc.errors import ScopeError, SymbolicError
 from graphc.opdef import Attrs, Constraint, Inference, OpDef
+from graphc.scope import Body, current_body
 from graphc.where import Location, capture
 
 if TYPE_CHECKING:
@@ -38,42 +37,6 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join('?' if str(e).startswith('?') else str(e) for e in self.shape)}]"
-
-
-class Body:
-    """A loop or branch body being traced. Outer tensors used in it become its captures, in order of first use."""
-
-    def __init__(self, label: str, parent: Body | None) -> None:
-        self.label = label
-        self.parent = parent
-        self.captures: dict[Tensor, None] = {}
-
-    def encloses(self, inner: Body | None) -> bool:
-        """Whether ``inner`` is this body or nested in it."""
-        while inner is not None:
-            if inner is self:
-                return True
-            inner = inner.parent
-        return False
-
-
-_body: contextvars.ContextVar[Body | None] = contextvars.ContextVar("graphc_body", default=None)
-
-
-def current_body() -> Body | None:
-    """The innermost body being traced, or None at top level."""
-    return _body.get()
-
-
-@contextlib.contextmanager
-def trace_body(label: str) -> Iterator[Body]:
-    """Trace a new body: nodes made inside the block belong to it."""
-    body = Body(label, _body.get())
-    token = _body.set(body)
-    try:
-        yield body
-    finally:
-        _body.reset(token)
 
 
 class Node:
@@ -160,7 +123,7 @@ def make_node(op: OpDef, inputs: Sequence[Tensor], attrs: Attrs = NO_ATTRS, name
     is not being traced.
     """
     where, role = capture()
-    body = _body.get()
+    body = current_body()
     inference = Inference(op, inputs, attrs)
     outer = [tensor for tensor in inputs if tensor.node.body is not body]
     for tensor in outer:

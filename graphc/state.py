@@ -10,10 +10,11 @@ import numpy as np
 from graphc.dtypes import DTypeLike, as_dtype, is_weak
 from graphc.errors import DTypeError, ScopeError, ShapeError, UpdateError
 from graphc.init import Initializer
-from graphc.node import Node, Tensor, TensorType, attrs_of, current_body, frozen, make_node
+from graphc.node import Node, Tensor, TensorType, attrs_of, frozen, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
 from graphc.ops.leaf import as_array, as_shape, as_tensor, scalar
 from graphc.ops.shape import broadcast_to
+from graphc.scope import current_body
 
 
 def _infer_parameter(c: Inference) -> tuple[TensorType, ...]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from graphc.dims import Unifier
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
+from passes.cluster import Cluster, Map, identity_map, input_maps
 from passes.graph import Graph
-from passes.kernel_builder import Cluster, Map, identity_map, input_maps
 from passes.order import TopologicalOrder
 
 MAX_OPS = 64

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import networkx as nx
 
 from graphc.node import Node, Tensor
+from passes.cluster import Cluster
 from passes.fuse import Fused, operands
 from passes.graph import Graph
-from passes.kernel_builder import Cluster, reads_after_store
+from passes.kernel_builder import reads_after_store
 
 
 def choose_in_place(graph: Graph, fused: Fused, root: Callable[[Tensor], Tensor]) -> dict[Tensor, Tensor]:

@@ -1,173 +1,21 @@
-"""From a cluster of nodes to one loop kernel, or two when a reduction is split.
-
-The cluster's *frame* is the list of axes that it runs over. Each tensor is evaluated under a *map*: for each of its
-axes the frame axis that it follows, or None where its extent is 1. Views and broadcasting only change maps; nothing
-is moved.
-"""
+"""From a cluster of nodes to one loop kernel, or two when a reduction is split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from graphc.dims import Extent, product
-from graphc.dtypes import DType, bool_, int64
-from graphc.expr import Primitives
+from graphc.dtypes import DType
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
+from passes.cluster import Cluster, Map, input_maps
+from passes.emitter import Access, Emitter
 from passes.loop_ir import Arg, Instr, LoopKernel
-from passes.program import Buffer, LoopCall, Operand
+from passes.program import Buffer, LoopCall, Operand, SplitCount
 
-Map = tuple[int | None, ...]
 Canonical = Callable[[Extent], Extent]
 SMALL = 16384  # elements below which a reduction of known size is not worth splitting
-
-
-@dataclass
-class Cluster:
-    """Nodes that become one kernel. ``frame`` are the extents of its axes, ``reduced`` those of them that are summed
-    over.
-
-    ``maps`` holds, for each tensor used inside, the maps under which it is needed.
-    """
-
-    frame: tuple[Extent, ...]
-    reduced: frozenset[int]
-    nodes: dict[Node, None] = field(default_factory=dict)
-    maps: dict[Tensor, dict[Map, None]] = field(default_factory=dict)
-    outputs: dict[Tensor, None] = field(default_factory=dict)
-
-    @property
-    def outer(self) -> tuple[int, ...]:
-        """The frame axes that are not reduced."""
-        return tuple(a for a in range(len(self.frame)) if a not in self.reduced)
-
-
-def identity_map(shape: Sequence[Extent], axes: Sequence[int]) -> Map:
-    """The map of a tensor of ``shape`` onto the frame axes ``axes``, None where the extent is 1."""
-    return tuple(None if e == 1 else a for e, a in zip(shape, axes, strict=True))
-
-
-def input_maps(node: Node, out: Map, reduced: Sequence[int]) -> list[Map]:
-    """Maps of a node's inputs, given the map of its result; ``reduced`` are the frame axes that a reduction runs
-    over.
-    """
-    if node.op.kind is Kind.VIEW:
-        assert node.op.index_map is not None
-        return [tuple(None if a is None else out[a] for a in node.op.index_map(node))]
-    if node.op.kind is Kind.REDUCE:
-        return [_reduced_map(node, out, reduced)]
-    maps: list[Map] = []
-    for tensor in node.inputs:
-        extra = len(out) - tensor.ndim
-        maps.append(tuple(None if e == 1 else out[extra + i] for i, e in enumerate(tensor.shape)))
-    return maps
-
-
-def _reduced_map(node: Node, out: Map, reduced: Sequence[int]) -> Map:
-    x, axes, keep = node.inputs[0], node.attrs["axis"], node.attrs["keepdims"]
-    kept = iter(range(len(out)))
-    over = iter(reduced)
-    result: list[int | None] = []
-    for axis, extent in enumerate(x.shape):
-        if axis in axes:
-            if keep:
-                next(kept)
-            frame_axis = next(over)
-            result.append(None if extent == 1 else frame_axis)
-        else:
-            result.append(out[next(kept)])
-    return tuple(result)
-
-
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """How an argument walks the frame: its buffer and its stride along each frame axis."""
-
-    buffer: Buffer
-    strides: tuple[Extent, ...]
-    per_split: bool = False
-
-
-class _Emitter(Primitives):
-    """The loop IR's expression builder: appends instructions to the current stage, each distinct one once."""
-
-    def __init__(self, frame: Sequence[Extent]) -> None:
-        self.frame = frame
-        self.stages: list[list[Instr]] = []
-        self.dtypes: list[DType] = []
-        self.accesses: dict[_Access, str] = {}
-        self.extents: dict[Extent, int] = {}
-        self.guards: dict[Node, int] = {}
-        self.map: Map = ()
-        self.node: Node | None = None
-        self._known: dict[Instr, int] = {}
-
-    def new_stage(self) -> None:
-        self.stages.append([])
-        self._known = {}
-
-    def append(self, op: str, dtype: DType, args: tuple[int, ...] = (), attr: Any = None) -> int:
-        instr = Instr(op, dtype, args, attr)
-        found = self._known.get(instr)
-        if found is None:
-            found = self._known[instr] = len(self.dtypes)
-            self.dtypes.append(dtype)
-            self.stages[-1].append(instr)
-        return found
-
-    def access(self, access: _Access, mode: str) -> int:
-        """Number of the argument for ``access``; one that is read and written shares its number."""
-        known = self.accesses.get(access, "")
-        self.accesses[access] = "".join(m for m in "rw" if m in known + mode)
-        return list(self.accesses).index(access)
-
-    # The builder's vocabulary (graphc.expr.Builder).
-
-    def dtype(self, x: int) -> DType:
-        return self.dtypes[x]
-
-    def const(self, value: float | int | bool, dtype: DType) -> int:
-        return self.append("const", dtype, (), repr(np.asarray(value, dtype).item()))
-
-    def cast(self, x: int, dtype: DType) -> int:
-        return x if self.dtypes[x] == dtype else self.append("cast", dtype, (x,))
-
-    def unary(self, name: str, x: int) -> int:
-        return self.append("unary", self.dtypes[x], (x,), name)
-
-    def binary(self, name: str, x: int, y: int) -> int:
-        return self.append("binary", self.dtypes[x], (x, y), name)
-
-    def compare(self, name: str, x: int, y: int) -> int:
-        return self.append("compare", bool_, (x, y), name)
-
-    def not_(self, x: int) -> int:
-        return self.append("not", bool_, (x,))
-
-    def select(self, condition: int, x: int, y: int) -> int:
-        return self.append("select", self.dtypes[x], (condition, x, y))
-
-    def fma(self, x: int, y: int, z: int) -> int:
-        return self.append("fma", self.dtypes[x], (x, y, z))
-
-    def index(self, axis: int) -> int:
-        frame_axis = self.map[axis]
-        if frame_axis is None or self.frame[frame_axis] == 1:
-            return self.const(0, int64)
-        return self.append("index", int64, (), frame_axis)
-
-    def extent(self, key: str) -> int:
-        assert self.node is not None
-        extent = self.node.attrs[key]
-        return self.append("extent", int64, (), self.extents.setdefault(extent, len(self.extents)))
-
-    def guard(self, bad: int) -> None:
-        assert self.node is not None
-        self.append("guard", bool_, (bad,), self.guards.setdefault(self.node, len(self.guards)))
 
 
 class KernelBuilder:
@@ -187,7 +35,7 @@ class KernelBuilder:
         """One call, or two when the reduction is split. ``new_partial`` makes the buffer of partial results."""
         if self._is_split():
             return self._build_split(new_partial)
-        emitter = _Emitter(self._frame)
+        emitter = Emitter(self._frame)
         values: dict[tuple[Tensor, Map], int] = {}
         for stage in range(self._stage_count()):
             emitter.new_stage()
@@ -241,7 +89,7 @@ class KernelBuilder:
             return True
         return any(self._stage(t, m) > 0 and any(a in self._cluster.reduced for a in m) for t, m in self._outputs())
 
-    def _emit_stage(self, emitter: _Emitter, stage: int, reduced: dict[tuple[Tensor, Map], int]) -> None:
+    def _emit_stage(self, emitter: Emitter, stage: int, reduced: dict[tuple[Tensor, Map], int]) -> None:
         memo: dict[tuple[Tensor, Map], int] = {}
         for tensor, out in self._reductions():
             if self._stage(tensor, out) == stage + 1:
@@ -250,7 +98,7 @@ class KernelBuilder:
 
     def _emit_stores(
         self,
-        emitter: _Emitter,
+        emitter: Emitter,
         stages: Sequence[int],
         memo: dict[tuple[Tensor, Map], int],
         reduced: dict[tuple[Tensor, Map], int],
@@ -281,7 +129,7 @@ class KernelBuilder:
 
     def _emit_reduce(
         self,
-        emitter: _Emitter,
+        emitter: Emitter,
         tensor: Tensor,
         out: Map,
         memo: dict[tuple[Tensor, Map], int],
@@ -294,7 +142,7 @@ class KernelBuilder:
 
     def _value(
         self,
-        emitter: _Emitter,
+        emitter: Emitter,
         tensor: Tensor,
         out: Map,
         memo: dict[tuple[Tensor, Map], int],
@@ -332,12 +180,12 @@ class KernelBuilder:
                 strides[frame_axis] = strides[frame_axis] + step
         return tuple(strides)
 
-    def _load(self, emitter: _Emitter, tensor: Tensor, out: Map) -> int:
-        access = _Access(self._buffer_of(tensor), self._strides(tensor, out))
+    def _load(self, emitter: Emitter, tensor: Tensor, out: Map) -> int:
+        access = Access(self._buffer_of(tensor), self._strides(tensor, out))
         return emitter.append("load", tensor.dtype, (), emitter.access(access, "r"))
 
-    def _store(self, emitter: _Emitter, tensor: Tensor, out: Map, value: int) -> None:
-        access = _Access(self._buffer_of(tensor), self._strides(tensor, out))
+    def _store(self, emitter: Emitter, tensor: Tensor, out: Map, value: int) -> None:
+        access = Access(self._buffer_of(tensor), self._strides(tensor, out))
         emitter.append("store", tensor.dtype, (value,), emitter.access(access, "w"))
 
     # Split reductions.
@@ -362,7 +210,7 @@ class KernelBuilder:
         return False
 
     def _build_split(self, new_partial: Callable[[DType, tuple[Extent, ...]], Buffer]) -> list[LoopCall]:
-        first = _Emitter(self._frame)
+        first = Emitter(self._frame)
         first.new_stage()
         memo: dict[tuple[Tensor, Map], int] = {}
         reductions = self._reductions()
@@ -374,9 +222,9 @@ class KernelBuilder:
         partials = [new_partial(t.dtype, columns) for t, _ in reductions]
         along = tuple(1 if a in outer else 0 for a in range(len(self._frame)))
         for buffer, value in zip(partials, values, strict=True):
-            access = _Access(buffer, along, per_split=True)
+            access = Access(buffer, along, per_split=True)
             first.append("store", buffer.dtype, (value,), first.access(access, "w"))
-        second = _Emitter(self._frame)
+        second = Emitter(self._frame)
         second.new_stage()
         # The combining kernel runs over (split, columns): the first reduced frame axis stands for the split.
         over = self._reduced[0]
@@ -384,11 +232,11 @@ class KernelBuilder:
         combined: dict[tuple[Tensor, Map], int] = {}
         for (tensor, out), buffer in zip(reductions, partials, strict=True):
             strides = tuple(step if a == over else (1 if a in outer else 0) for a in range(len(self._frame)))
-            load = second.append("load", buffer.dtype, (), second.access(_Access(buffer, strides), "r"))
+            load = second.append("load", buffer.dtype, (), second.access(Access(buffer, strides), "r"))
             combined[tensor, out] = second.append("reduce", buffer.dtype, (load,), tensor.node.op.reduce)
         second.new_stage()
         self._emit_stores(second, range(1, self._stage_count()), {}, combined)
-        split_extent = _SplitCount(partials[0])
+        split_extent = SplitCount(partials[0])
         head = self._finish(first, split=True)
         tail = self._finish(second, split=False, replaced={over: split_extent}, dropped=set(self._reduced) - {over})
         return [head, tail]
@@ -397,7 +245,7 @@ class KernelBuilder:
 
     def _finish(
         self,
-        emitter: _Emitter,
+        emitter: Emitter,
         *,
         split: bool,
         replaced: dict[int, Any] | None = None,
@@ -452,23 +300,11 @@ def reads_after_store(cluster: Cluster, source: Tensor, output: Tensor) -> bool:
     return KernelBuilder(cluster, no_buffer, lambda extent: extent).reads_after_store(source, output)
 
 
-class _SplitCount:
-    """The extent of the axis over splits: known when the call that fills ``partial`` is bound."""
-
-    def __init__(self, partial: Buffer) -> None:
-        self.partial = partial
-
-
-def split_source(extent: Any) -> Buffer | None:
-    """The buffer of partial results whose number of slices ``extent`` stands for, if it does."""
-    return extent.partial if isinstance(extent, _SplitCount) else None
-
-
 def _merge(
     order: Sequence[int],
     roles: dict[int, str],
     extents: Sequence[Any],
-    accesses: Sequence[_Access],
+    accesses: Sequence[Access],
     pinned: set[int],
     canonical: Canonical,
 ) -> list[list[int]]:

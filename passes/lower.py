@@ -15,10 +15,11 @@ from graphc.node import Node, Tensor
 from graphc.opdef import Kind
 from graphc.ops.leaf import CONSTANT, EXTENT, PLACEHOLDER
 from graphc.state import PARAMETER
+from passes.cluster import Cluster
 from passes.fuse import Fused, fuse, operands, untransposed
 from passes.graph import Graph
 from passes.inplace import choose_in_place
-from passes.kernel_builder import Cluster, KernelBuilder
+from passes.kernel_builder import KernelBuilder
 from passes.options import CompileOptions
 from passes.program import Buffer, Call, CopyCall, GemmCall, Output, Program
 from passes.schedule import schedule

@@ -30,6 +30,18 @@ class Buffer:
     tensor: Tensor | None = None
 
 
+class SplitCount:
+    """The extent of the axis over splits: known when the call that fills ``partial`` is bound."""
+
+    def __init__(self, partial: Buffer) -> None:
+        self.partial = partial
+
+
+def split_source(extent: Any) -> Buffer | None:
+    """The buffer of partial results whose number of slices ``extent`` stands for, if it does."""
+    return extent.partial if isinstance(extent, SplitCount) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Operand:
     """A pointer argument of a call: a buffer, and its stride along each axis of the kernel, in elements."""

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from graphc.ops.elementwise import (
-    abs,
-    add,
-    astype,
-    check_index,
-    divide,
+from graphc.ops.comparison import (
     equal,
-    exp,
-    expm1,
     greater,
     greater_equal,
     less,
     less_equal,
-    log,
-    log1p,
     logical_and,
     logical_not,
     logical_or,
+    not_equal,
+    where,
+)
+from graphc.ops.elementwise import (
+    abs,
+    add,
+    astype,
+    divide,
+    exp,
+    expm1,
+    log,
+    log1p,
     maximum,
     minimum,
     multiply,
     negative,
-    not_equal,
-    one_hot,
     pow,
     relu,
     sigmoid,
@@ -35,8 +36,8 @@ from graphc.ops.elementwise import (
     stop_gradient,
     subtract,
     tanh,
-    where,
 )
+from graphc.ops.indexing import check_index, one_hot
 from graphc.ops.leaf import arange, constant, extent_value, full_like, ones_like, placeholder, zeros_like
 from graphc.ops.linalg import gemm_add, matmul
 from graphc.ops.reduce import argmax, argmin, max, mean, min, sum

@@ -10,6 +10,7 @@ import numpy as np
 from graphc.dims import Dim, Extent, dim
 from graphc.dtypes import DType, DTypeLike, as_dtype, float32, is_weak, promote, weak_dtype
 from graphc.errors import DTypeError, ShapeError
+from graphc.expr import cast
 from graphc.node import Tensor, TensorType, attrs_of, frozen, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
 
@@ -127,10 +128,19 @@ def as_array(value: Any, what: str, dtype: DTypeLike | None = None) -> np.ndarra
             f"{what}: an array of dtype {array.dtype} holds no plain numbers; pass bool, integer or float values"
         )
     if dtype is not None:
-        return array.astype(as_dtype(dtype), copy=False)
+        return _converted(array, as_dtype(dtype), what)
     if not isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind == "f":
         array = array.astype(float32)
     return array.astype(as_dtype(array.dtype), copy=False)
+
+
+def _converted(array: np.ndarray[Any, Any], dtype: DType, what: str) -> np.ndarray[Any, Any]:
+    if dtype.kind in "iu" and array.dtype.kind in "iu" and array.size:
+        info, low, high = np.iinfo(dtype), int(array.min()), int(array.max())
+        if low < info.min or high > info.max:
+            raise DTypeError(f"{what}: values from {low} to {high} do not fit {dtype} ({info.min} to {info.max})")
+    found: np.ndarray[Any, Any] = cast(array, dtype)
+    return found
 
 
 def scalar(value: Any, dtype: DType) -> Tensor:

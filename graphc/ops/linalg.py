@@ -11,8 +11,8 @@ from graphc.dims import Extent
 from graphc.errors import DTypeError
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
-from graphc.ops.elementwise import unbroadcast
 from graphc.ops.leaf import as_operands
+from graphc.ops.rules import unbroadcast
 from graphc.ops.shape import broadcast_to, expand_dims, matrix_transpose, squeeze
 
 

@@ -11,7 +11,8 @@ from graphc.dims import product
 from graphc.dtypes import is_float, true_divide_dtype
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, OpDef, Vjp, register
-from graphc.ops.elementwise import astype, divide, equal, logical_or, not_equal, where
+from graphc.ops.comparison import equal, logical_or, not_equal, where
+from graphc.ops.elementwise import astype, divide
 from graphc.ops.leaf import arange, as_tensor, extent_value, zeros_like
 from graphc.ops.shape import broadcast_to, expand_dims, normalize_axes, normalize_axis
 
@@ -83,7 +84,7 @@ def _reduce(op: OpDef, x: Any, axis: Axis, keepdims: bool) -> Tensor:
 
 
 def sum(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
-    """Sum over ``axis`` (an int, several, or all for None). Floats keep their dtype; bools and integers add up in (u)int64.
+    """Sum over ``axis`` (an int, several, or all for None). Floats keep their dtype; integers add up in 64 bits.
 
     The order of addition is fixed by the shape, so the same data gives the same bits on any number of threads.
     """

@@ -11,8 +11,8 @@ from graphc.dims import Dim, Extent, exact_div, product
 from graphc.errors import ShapeError
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, OpDef, register
-from graphc.ops.elementwise import unbroadcast
 from graphc.ops.leaf import as_extent, as_shape, as_tensor
+from graphc.ops.rules import unbroadcast
 
 _ANY = Domain(("fiub",))
 
@@ -172,6 +172,10 @@ def broadcast_to(x: Any, shape: Sequence[Any]) -> Tensor:
 def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
     """Axes in another order: result axis ``i`` is axis ``axes[i]`` of ``x``."""
     tensor = as_tensor(x, "permute_dims")
+    if not isinstance(axes, (tuple, list)):
+        raise ShapeError(
+            f"permute_dims: axes must be a tuple with one axis for each of {tensor.describe()}, got {axes!r}"
+        )
     order = tuple(normalize_axis(a, tensor.ndim, "permute_dims") for a in axes)
     if sorted(order) != list(range(tensor.ndim)):
         raise ShapeError(f"permute_dims: axes {tuple(axes)} must name each axis of {tensor.describe()} once")
@@ -191,6 +195,8 @@ def matrix_transpose(x: Any) -> Tensor:
 def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
     """New axes of extent 1 at the given places of the result."""
     tensor = as_tensor(x, "expand_dims")
+    if axis is None:
+        raise ShapeError("expand_dims: an axis is an int, got None")
     count = len(axis) if isinstance(axis, (tuple, list)) else 1
     axes = normalize_axes(axis, tensor.ndim + count, "expand_dims")
     return make_node(EXPAND_DIMS, (tensor,), attrs_of(axes=axes)).outputs[0] if axes else tensor

@@ -12,7 +12,8 @@ import numpy as np
 
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, OpDef, register
-from graphc.ops.elementwise import abs, as_float, equal, exp, log, stop_gradient, where
+from graphc.ops.comparison import equal, where
+from graphc.ops.elementwise import abs, as_float, exp, log, stop_gradient
 from graphc.ops.leaf import zeros_like
 from graphc.ops.reduce import max, restored, sum
 from graphc.ops.shape import normalize_axis, squeeze

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import Extent, Symbol, evaluate
-from passes.kernel_builder import split_source
 from passes.memory import plan_memory
-from passes.program import Buffer, CopyCall, GemmCall, LoopCall, Program
+from passes.program import Buffer, CopyCall, GemmCall, LoopCall, Program, split_source
 from runtime.cpu import grid as grids
 from runtime.cpu.fixed_kernels import gemm_address
 from runtime.cpu.layout import layout_of

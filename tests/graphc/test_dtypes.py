@@ -105,6 +105,15 @@ def test_constants_and_parameters(value: Any, dtype: str) -> None:
     assert graphc.constant(value, dtype="float64").dtype == np.float64
 
 
+def test_a_dtype_asked_for_holds_the_values() -> None:
+    with pytest.raises(DTypeError, match=r"constant: values from -1 to 300 do not fit int8 \(-128 to 127\)"):
+        graphc.constant([300, -1], dtype="int8")
+    with pytest.raises(DTypeError, match=r"parameter 'p': values from -1 to -1 do not fit uint8"):
+        graphc.parameter(-1, dtype="uint8", name="p")
+    with graphc.Session(device="reference") as session:
+        assert session.run(graphc.constant([1.7, np.nan, -np.inf], dtype="int8")).tolist() == [1, 0, -128]
+
+
 @pytest.mark.parametrize("value", [0.1, [0.1]])
 def test_a_dtype_asked_for_loses_nothing_on_the_way(value: Any) -> None:
     with graphc.Session(device="reference") as session:

@@ -8,7 +8,7 @@ import pytest
 
 import graphc
 from graphc.errors import ScopeError
-from graphc.node import current_body, trace_body
+from graphc.scope import current_body, trace_body
 
 
 def names(body: object) -> list[str]:

@@ -17,7 +17,7 @@ from passes.graph import topological
 FLOATS = ("float32", "float32", "float32", "float64")
 DTYPES = (*FLOATS, "int32", "bool", "int64", "uint8", "int8", "uint32")
 EXTENTS: tuple[Extent, ...] = (3, N, 1, 2, M)
-SIZES = ((3, 2), (1, 5), (7, 1), (0, 3), (2, 0), (9, 4), (257, 3), (5, 33))
+SIZES = ((3, 2), (1, 5), (7, 1), (0, 3), (2, 0), (9, 4), (257, 3), (5, 33), (1, 1))
 # What is not an op of its own, and what needs more than its inputs.
 FUNCTIONS = ("mean", "argmax", "argmin", "small_pow", "gradient", "gradient", "gradient")
 MODES = ("plain", "plain", "plain", "steps", "special")
@@ -68,7 +68,7 @@ class _Drawing:
         if what == "constant" and low < 0 and self.chance(30):
             values = f"full({extents(shape)}, {self.pick((1, 0, 2, 3, -0.0))}).astype({dtype!r})"
         tensor = program.add(f"gc.{what}(np.{values})")
-        if what == "parameter":
+        if what == "parameter" and low < 0:  # an index stays what it is
             program.parameters.append(tensor)
         return tensor
 

@@ -12,10 +12,10 @@ import graphc as gc
 from graphc.dims import Unifier
 from graphc.node import Tensor
 from graphc.opdef import Kind
+from passes.cluster import Cluster
 from passes.fuse import MAX_OPS, MAX_POINTERS, fuse
 from passes.graph import Graph
 from passes.inplace import unit_graph
-from passes.kernel_builder import Cluster
 from passes.lower import lower
 from passes.pipeline import optimize
 from passes.program import LoopCall, Program

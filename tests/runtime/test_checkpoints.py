@@ -253,7 +253,7 @@ def test_unnamed_parameters_are_not_saved(session: graphc.Session, tmp_path: Pat
     """The next graph could not find them again."""
     first = graphc.parameter(np.ones(2, F32))
     session.run(first)
-    with pytest.raises(SessionError, match="1 parameter.* no name"):
+    with pytest.raises(SessionError, match=r"1 parameter.* no name"):
         session.save(tmp_path / "f", None if chosen == "everything" else [first])
     assert list(tmp_path.iterdir()) == []
 

@@ -204,8 +204,7 @@ def special_cases(function: str, dtype: str) -> list[tuple[float, float]]:
         "log": [(0.0, -INF), (-0.0, -INF), (INF, INF), (1.0, 0.0)]
         + [(x, NAN) for x in (-smallest, -1.0, -biggest, -INF)],
         "tanh": [(INF, 1.0), (-INF, -1.0), (30.0, 1.0), (-biggest, -1.0), *odd],
-        "sigmoid": [(-INF, 0.0), (INF, 1.0), (-biggest, 0.0), (biggest, 1.0)]
-        + [(x, 0.5) for x in tiny(dtype)],
+        "sigmoid": [(-INF, 0.0), (INF, 1.0), (-biggest, 0.0), (biggest, 1.0)] + [(x, 0.5) for x in tiny(dtype)],
         "log1p": [(-1.0, -INF), (INF, INF), (-INF, NAN), (-2.0, NAN), (-biggest, NAN), *odd],
         "expm1": [(-INF, -1.0), (INF, INF), (biggest, INF), (-biggest, -1.0), (-60.0, -1.0), *odd],
         "erf": [(INF, 1.0), (-INF, -1.0), (7.0, 1.0), (-biggest, -1.0), (0.0, 0.0), (-0.0, -0.0)],
