@@ -69,7 +69,7 @@ def hand_made_step() -> None:
 
 
 def compile_times() -> None:
-    """The digits MLP with Adam: [loss, train] from an empty cache, in a new process with a full one, at a second size."""
+    """The digits MLP with Adam: from an empty cache, in a new process with a full one, and at a second batch size."""
     with tempfile.TemporaryDirectory() as folder:
         for label in ("empty cache", "warm cache"):
             code = COMPILE.format(examples=str(ROOT / "examples"))

@@ -58,7 +58,9 @@ def is_float(dtype: DType) -> bool:
 
 def is_weak(value: object) -> bool:
     """Whether ``value`` is a Python or NumPy scalar, whose width never decides a result's dtype."""
-    return isinstance(value, (bool, numbers.Number, np.generic))
+    if isinstance(value, (int, float, np.generic)):  # the usual ones; the abstract class is slow to ask
+        return True
+    return not hasattr(value, "dtype") and isinstance(value, numbers.Number)
 
 
 def weak_dtype(value: Any, partner: DType) -> DType:

@@ -261,10 +261,10 @@ class Tensor:
         self._no_value("int()", "Run it: int(session.run(t, feeds))")
 
     def __index__(self) -> NoReturn:
-        self._no_value("an index", "Run it first, or index with the tensor: graphc.take(x, t)")
+        self._no_value("an index", "Run it: int(session.run(t, feeds)), and use the number")
 
     def __iter__(self) -> NoReturn:
-        self._no_value("iteration", "Index the parts you need, or run it and iterate over the array")
+        self._no_value("iteration", "Run it, and iterate over the array; or write the whole as one expression")
 
     def __len__(self) -> NoReturn:
         self._no_value("len()", "Its extents are in .shape")

@@ -1,7 +1,7 @@
 """Where in the user's code a node was written.
 
 A location is the first frame outside graphc's three packages: file, line and function; inside a notebook the
-cell's number. Capturing one costs about a microsecond, so every node has one.
+cell's number. Capturing one costs microseconds, so every node has one.
 """
 
 from __future__ import annotations

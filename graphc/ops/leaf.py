@@ -123,6 +123,8 @@ def as_array(value: Any, what: str, dtype: DTypeLike | None = None) -> np.ndarra
         array = np.asarray(value)
     except ValueError as error:
         raise ShapeError(f"{what}: the nested list is ragged (its rows differ in length): {error}") from error
+    if isinstance(value, int) and array.dtype.kind == "O":
+        raise DTypeError(f"{what}: the integer {str(value)[:20]}... is too large for every integer dtype")
     if array.dtype.kind not in "biuf":
         raise DTypeError(
             f"{what}: an array of dtype {array.dtype} holds no plain numbers; pass bool, integer or float values"
@@ -151,7 +153,11 @@ def scalar(value: Any, dtype: DType) -> Tensor:
         info = np.iinfo(dtype)
         if not info.min <= int(value) <= info.max:
             raise DTypeError(f"{value} does not fit {dtype}, whose values go from {info.min} to {info.max}")
-    return make_node(CONSTANT, (), attrs_of(value=frozen(np.asarray(value, dtype)))).outputs[0]
+    try:
+        array = np.asarray(value, dtype)
+    except OverflowError as error:
+        raise DTypeError(f"the integer {str(value)[:20]}... is too large for {dtype}") from error
+    return make_node(CONSTANT, (), attrs_of(value=frozen(array))).outputs[0]
 
 
 def extent_value(extent: Extent, dtype: DType) -> Tensor:
@@ -182,6 +188,9 @@ def as_operands(what: str, *values: Any) -> tuple[Tensor, ...]:
 
     Returns tensors of one dtype.
     """
+    first = values[0]
+    if isinstance(first, Tensor) and all(isinstance(v, Tensor) and v.dtype == first.dtype for v in values):
+        return values
     strong = [as_tensor(v, what) for v in values if not is_weak(v) and not isinstance(v, Dim)]
     if not strong:
         strong = [as_tensor(values[0], what)]

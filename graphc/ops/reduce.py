@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.dims import product
 from graphc.dtypes import is_float, true_divide_dtype
+from graphc.errors import ShapeError
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, OpDef, Vjp, register
 from graphc.ops.comparison import equal, logical_or, not_equal, where
@@ -134,6 +135,8 @@ def _arg(extremum: Callable[..., Tensor], x: Any, axis: int | None, keepdims: bo
         return flat.reshape((1,) * tensor.ndim) if keepdims else flat
     place = normalize_axis(axis, tensor.ndim, what)
     extent = tensor.shape[place]
+    if extent == 0:
+        raise ShapeError(f"{what}: axis {axis} of {tensor.describe()} has no elements")
     hit = equal(tensor, extremum(tensor, place, keepdims=True))
     if is_float(tensor.dtype):
         hit = logical_or(hit, not_equal(tensor, tensor))

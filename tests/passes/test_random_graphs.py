@@ -92,3 +92,17 @@ def test_most_elements_were_compared() -> None:
     if not TALLY.compared:
         pytest.skip("the random programs did not run in this process")
     assert TALLY.skipped < 0.25 * (TALLY.compared + TALLY.skipped), TALLY
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [(1 + 2**-23, False), (1 + 2**-14, True), (np.nan, True)])
+def test_the_tolerance_tells_rounding_from_mistakes(factor: float, wrong: bool) -> None:
+    """One unit in the last place is rounding; a thousand are not, except where a subtraction has cancelled."""
+    x = gc.placeholder((50,), name="x")
+    graph = flatten([gc.tanh(x) * 3, gc.exp(x) - gc.exp(x + 1e-5)]).graph
+    known = {x: np.linspace(0.5, 2, 50, dtype=np.float32)}
+    trials = measure(graph, {}, known, seed=0)
+    first = (trials.plain[0] * factor).astype(np.float32)
+    assert bool(differences([first, trials.plain[1]], trials, Tally())) is wrong
+    cancelled = trials.plain[1] * np.float32(1 + 2**-14)
+    assert not differences([trials.plain[0], cancelled], trials, Tally())
+    assert differences([trials.plain[0].astype(np.float64), cancelled], trials, Tally())
