@@ -171,7 +171,10 @@ def _users_of_symbols(nodes: Iterable[Node]) -> dict[Symbol, Node]:
 
 def _unbound(missing: Iterable[Symbol], node: Node) -> FeedError:
     names = ", ".join(sorted(map(str, missing)))
-    return FeedError(f"the extent {names}, used by {node.op.name} at {node.where}, is the extent of no fed placeholder")
+    return FeedError(
+        f"the extent {names}, used by {node.op.name} at {node.where}, is the extent of no placeholder that these "
+        f"fetches need"
+    )
 
 
 def _solve_one(extent: Dim, found: int, place: str, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:

@@ -44,7 +44,7 @@ PRINTED = {
     "t4_stopping_the_gradient": [
         "updated by minimize: <Update of w>",
         "with roles ['forward']",
-        "with roles ['backward', 'forward']",
+        "with roles ['backward', 'forward', 'update']",
     ],
     "t5_hand_made_mlp": ["iteration 500: loss", "one step is 9 kernels", "gemm_add", "fastest step: graphc"],
 }

@@ -56,7 +56,8 @@ def test_default_settings_reach_96_percent(
     assert example.main(["--out", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert len(lines) == 31
+    assert len(lines) == 32
+    assert lines[-2] == f"wrote loss.png, graph.svg, weights.safetensors and checkpoint.safetensors to {tmp_path}"
     assert lines[0].startswith("epoch   1/30  loss ")
     accuracy, kernels, seconds = lines[-1].removeprefix("held-out accuracy ").split(", ")
     assert 96 <= float(accuracy.removesuffix("%")) <= 100
@@ -98,7 +99,7 @@ def test_resuming_a_finished_run_changes_nothing(
     last = capsys.readouterr().out.splitlines()[-1]
     assert example.main([*common, "--resume"]) == 0
     assert {n for n, a in contents(tmp_path)[0].items() if a.tobytes() != before[n].tobytes()} == set()
-    (again,) = capsys.readouterr().out.splitlines()
+    _, again = capsys.readouterr().out.splitlines()
     assert again.split(",")[0] == last.split(",")[0]
 
 
@@ -124,9 +125,9 @@ def test_an_interrupted_epoch_is_discarded(
         patch.setattr(example, "tqdm", interrupted)
         assert example.main([*common, "--epochs", "4", "--out", str(tmp_path / "cut")]) == 130
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith("interrupted: the unfinished epoch is discarded")
-    assert "holds 2 epoch(s)" in lines[-2]
-    assert lines[-1].split(",")[0] == "held-out accuracy " + lines[-3].split()[-1]  # of the last whole epoch
+    assert lines[-3].startswith("interrupted: the unfinished epoch is discarded")
+    assert "holds 2 epoch(s)" in lines[-3]
+    assert lines[-1].split(",")[0] == "held-out accuracy " + lines[-4].split()[-1]  # of the last whole epoch
     assert_same_bits(tmp_path / "two", tmp_path / "cut")
     weights = [load_file(tmp_path / run / "weights.safetensors") for run in ("two", "cut")]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
@@ -198,10 +199,10 @@ def test_ctrl_c_ends_the_program_cleanly(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert errors == ""
     last = rest.splitlines()
-    assert last[-2].startswith("interrupted: ")
+    assert last[-3].startswith("interrupted: ")
     done = int(contents(tmp_path)[0]["progress"][0])
     assert done >= 3
-    assert f"holds {done} epoch(s)" in last[-2]
+    assert f"holds {done} epoch(s)" in last[-3]
 
 
 def write_mnist(folder: Path, packed: bool) -> None:

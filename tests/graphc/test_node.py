@@ -70,7 +70,7 @@ def test_a_tensor_is_immutable(attribute: str, value: Any) -> None:
         (float, "float()", "float(session.run(t, feeds))"),
         (int, "int()", "int(session.run(t, feeds))"),
         (iter, "iteration", "Run it, and iterate over the array"),
-        (list, "iteration", "run it and iterate over the array"),
+        (list, "iteration", "as one expression"),
         (len, "len()", "Its extents are in .shape"),
         (lambda t: 3 in t, "'in'", "graphc.max(x == item)"),
         (lambda t: range(3)[t], "an index", "Run it: int("),

@@ -19,7 +19,7 @@ from graphc.dims import Symbol, evaluate
 from graphc.errors import IndexRangeError
 from graphc.node import Tensor
 from passes.lower import lower
-from passes.memory import ALIGNMENT, lifetimes, plan_memory, rounded
+from passes.memory import ALIGNMENT, FEW, lifetimes, plan_memory, rounded
 from passes.pipeline import optimize
 from passes.program import Buffer, CopyCall, GemmCall, LoopCall, Program
 from runtime.fetches import flatten
@@ -41,8 +41,13 @@ def sizes_of(program: Program, values: Mapping[Symbol, int]) -> dict[int, int]:
 
 
 def check_plan(program: Program, sizes: Mapping[int, int]) -> float:
-    """Nothing that lives at one time overlaps. How much larger the arena is than it would have to be."""
-    plan = plan_memory(program, sizes)
+    """Nothing that lives at one time overlaps, by either method. How much larger the arena is than it has to be."""
+    check_one_plan(program, sizes, few=0)
+    return check_one_plan(program, sizes, few=FEW)
+
+
+def check_one_plan(program: Program, sizes: Mapping[int, int], few: int) -> float:
+    plan = plan_memory(program, sizes, few)
     spans = lifetimes(program.calls)
     assert set(plan.offsets) == {b.id for b in spans}
     placed = [(plan.offsets[b.id], plan.offsets[b.id] + rounded(sizes[b.id]), *span) for b, span in spans.items()]
@@ -99,8 +104,8 @@ def training_step(batch: Any, widths: tuple[int, ...]) -> list[Any]:
     ("batch", "widths", "bound"),
     [
         (32, (1000, 100, 10), 1.15), (64, (64,) * 9 + (10,), 1.15), (1, (10, 300, 20, 300, 10), 1.15),
-        # Measured 1.32 and 1.20: the best fit leaves holes between gradients of very different sizes.
-        (256, (784, 512, 256, 10), 1.35), (128, (512, 1024, 256, 64, 10), 1.25),
+        # Best fit along the schedule leaves holes between gradients of very different sizes here (1.32 and 1.20).
+        (256, (784, 512, 256, 10), 1.15), (128, (512, 1024, 256, 64, 10), 1.15),
     ],
 )  # fmt: skip
 def test_the_arena_of_a_training_step_is_hardly_larger_than_what_lives(

@@ -253,7 +253,7 @@ def test_extent_of_no_placeholder_is_refused(session: graphc.Session) -> None:
     n, unused = graphc.dim("n"), graphc.placeholder(("n",), name="unused")
     for fetch in (graphc.arange(n), graphc.sum(graphc.arange(n)), graphc.arange(2) + n):
         for feeds in ({}, {unused: [1, 2]}):
-            with pytest.raises(FeedError, match=r"the extent n, used by \w+ at .* is the extent of no fed"):
+            with pytest.raises(FeedError, match=r"the extent n, used by \w+ at .* is the extent of no placeholder"):
                 session.run(fetch, feeds)
         assert session.run([fetch, unused], {unused: [1, 2]})[0].sum() in (1, 5)
 
