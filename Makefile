@@ -25,6 +25,7 @@ tour: $(VENV)/.examples  ## the short programs of examples/tour
 
 bench: $(VENV)/.examples  ## timings of this machine
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/big_graph.py
 
 test-all:  ## every Python from 3.11 up that this machine has
 	$(PYTHON) tools/test_all.py
