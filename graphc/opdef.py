@@ -72,13 +72,16 @@ class OpDef:
     """All that an op means.
 
     infer:      result types, and constraints on symbolic extents, from an :class:`Inference`.
-    reference:  the living definition: NumPy arrays in, NumPy array out, given a :class:`Reference` for attrs and
-    extents. vjp:        ``(node, g)`` to one cotangent or None per input, built with public ops. emit:       for
-    ``Kind.SCALAR``: ``emit(builder, attrs, *values)``. index_map:  for ``Kind.VIEW``: for each input axis, the result
-    axis it follows, or None where the input's extent is 1. decompose:  for ``Kind.COMPOSITE``: the same result built
-    from simpler public ops. reduce:     for ``Kind.REDUCE``: the combining primitive. domain:     what arguments the
-    op takes; the tests generate them. samples:    for an op with attributes: functions of its inputs that build its
-    nodes, one for each set of attributes to try.
+    reference:  the living definition on NumPy arrays, given a :class:`Reference` for attrs and extents.
+    vjp:        ``(node, g)`` to one cotangent or None per input, built with public ops.
+    emit:       for ``Kind.SCALAR``: ``emit(builder, attrs, *values)``.
+    index_map:  for ``Kind.VIEW``: for each input axis, the result axis it follows, or None where its extent is 1.
+    decompose:  for ``Kind.COMPOSITE``: the same result built from simpler public ops.
+    reduce:     for ``Kind.REDUCE``: the combining primitive.
+    fallible:   whether a run may fail here for what it finds in the data (``emit`` calls ``guard``).
+    cost:       of one element, in simple operations; decides what may be computed twice.
+    domain:     what arguments the op takes; the tests generate them.
+    samples:    for an op with attributes: functions of its inputs that build its nodes, one for each set to try.
     """
 
     name: str
@@ -91,6 +94,7 @@ class OpDef:
     decompose: Callable[[Node], Tensor] | None = None
     reduce: str | None = None
     commutative: bool = False
+    fallible: bool = False
     cost: int = 1
     domain: Domain = field(default_factory=Domain)
     samples: tuple[Callable[..., Tensor], ...] = ()

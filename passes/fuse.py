@@ -205,12 +205,19 @@ class Fusion:
         maps = list(cluster.maps[node.outputs[0]])
         if node.op.kind is Kind.REDUCE:
             return len(maps) == 1 and self._reduction_fits(cluster, node, maps[0])
+        if node.op.fallible and not all(self._is_reached(cluster, m) for m in maps):
+            return False
         full = [self._covers(cluster, m) for m in maps]
         if stored:
             return len(maps) == 1 and full[0]
         if node.op.cost <= CHEAP:
             return len(maps) <= 2
         return len(maps) == 1 and (full[0] or self._hoistable(cluster, maps[0]))
+
+    @staticmethod
+    def _is_reached(cluster: Cluster, out: Map) -> bool:
+        """Whether a value under ``out`` is computed even where other axes turn out to be empty: a check must be."""
+        return all(a in out or (isinstance(e, int) and e > 0) for a, e in enumerate(cluster.frame))
 
     def _covers(self, cluster: Cluster, out: Map) -> bool:
         """Whether a value under ``out`` has one element per point of the frame, or of its outer axes."""

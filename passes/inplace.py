@@ -62,7 +62,7 @@ def unit_graph(fused: Fused, root: Callable[[Tensor], Tensor]) -> nx.DiGraph:
 def is_fallible(unit: Cluster | Node) -> bool:
     """Whether a run can fail in this unit, for what it finds in the data."""
     nodes = unit.nodes if isinstance(unit, Cluster) else (unit,)
-    return any(n.op.name == "check_index" for n in nodes)
+    return any(n.op.fallible for n in nodes)
 
 
 def _readers(fused: Fused, root: Callable[[Tensor], Tensor]) -> dict[Tensor, set[int]]:

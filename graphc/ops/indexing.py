@@ -77,6 +77,7 @@ def _emit_check_index(b: Any, attrs: Any, x: Any) -> Any:
 CHECK_INDEX = register(
     OpDef(
         "check_index", Kind.SCALAR, _infer_check_index, _check_reference, DISCRETE, emit=_emit_check_index, cost=30,
+        fallible=True,
         domain=Domain(("iu",), low=0, high=2, bounded=True), samples=(lambda x: check_index(x, 3),),
         doc="The indices themselves; a run in which one is out of range fails with its place.",
     )

@@ -150,3 +150,17 @@ def test_the_same_bits_for_any_number_of_threads(threads: int) -> None:
     with gc.Session(threads=threads) as session, gc.Session(threads=1) as alone:
         for mine, expected in zip(session.run(fetches, {x: data}), alone.run(fetches, {x: data}), strict=True):
             np.testing.assert_array_equal(mine, expected)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_an_index_is_checked_even_where_what_reads_it_is_empty(n: int) -> None:
+    """The check may not disappear into a loop that never runs."""
+    i = gc.placeholder((2, 1), dtype="int64", name="i")
+    x = gc.placeholder((2, "n"), dtype="int64", name="x")
+    total = gc.ops.check_index(i, 3) + x
+    for device in ("cpu", "reference"):
+        with gc.Session(device=device) as session:
+            feeds = {i: [[0], [2]], x: np.ones((2, n), np.int64)}
+            np.testing.assert_array_equal(session.run(total, feeds), feeds[x] + [[0], [2]])
+            with pytest.raises(gc.errors.IndexRangeError, match="0 to 2, found 0 to 9"):
+                session.run(total, {**feeds, i: [[0], [9]]})
