@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
+from graphc.errors import DTypeError
+
 _serial = itertools.count()
 
 
@@ -64,6 +66,8 @@ class Dim:
         return isinstance(other, Dim) and (self is other or self.terms == other.terms)
 
     def __add__(self, other: Extent) -> Extent:
+        if not _is_extent(other):
+            return NotImplemented
         total = dict(_terms(self))
         for monomial, coefficient in _terms(other):
             total[monomial] = total.get(monomial, 0) + coefficient
@@ -75,12 +79,14 @@ class Dim:
         return self * -1
 
     def __sub__(self, other: Extent) -> Extent:
-        return self + other * -1
+        return self + other * -1 if _is_extent(other) else NotImplemented
 
     def __rsub__(self, other: int) -> Extent:
-        return self * -1 + other
+        return self * -1 + other if _is_extent(other) else NotImplemented
 
     def __mul__(self, other: Extent) -> Extent:
+        if not _is_extent(other):
+            return NotImplemented
         total: dict[Monomial, int] = {}
         for left, a in _terms(self):
             for right, b in _terms(other):
@@ -91,10 +97,10 @@ class Dim:
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Extent) -> Extent:
-        return exact_div(self, other)
+        return exact_div(self, other) if _is_extent(other) else NotImplemented
 
     def __rfloordiv__(self, other: int) -> Extent:
-        return exact_div(other, self)
+        return exact_div(other, self) if _is_extent(other) else NotImplemented
 
     def __int__(self) -> int:
         raise TypeError(f"the extent {self} is symbolic; its value is known only when data is fed")
@@ -110,6 +116,18 @@ class Dim:
                 factors.insert(0, str(coefficient))
             parts.append("*".join(factors))
         return " + ".join(parts).replace("+ -", "- ")
+
+
+def _is_extent(value: object) -> bool:
+    """Whether arithmetic on extents takes ``value``; a float would lose its fraction, so it is refused with advice."""
+    if isinstance(value, (Dim, int)) and not isinstance(value, bool):
+        return True
+    if isinstance(value, float):
+        raise DTypeError(
+            f"an extent is an integer, and cannot be combined with {value!r}; combine the tensor with both, one after "
+            f"the other: t * extent * {value!r}"
+        )
+    return hasattr(value, "__index__") and type(value).__module__ == "numpy"
 
 
 def _terms(extent: Extent) -> tuple[tuple[Monomial, int], ...]:

@@ -19,10 +19,6 @@ class DTypeError(GraphcError, TypeError):
     """A dtype is unknown, unsupported by the operation, or would lose the kind of a value."""
 
 
-class OptionError(GraphcError, ValueError):
-    """An option has a value that it does not take."""
-
-
 class SymbolicError(GraphcError, TypeError):
     """A symbolic tensor was used where a number was needed (``if``, ``float``, ``numpy.asarray``)."""
 

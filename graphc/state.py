@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -103,10 +104,15 @@ def parameter(
     if isinstance(value, Initializer) or callable(value):
         if shape is None:
             raise ShapeError(f"{what}: an initialiser needs shape=, for example parameter(init.zeros(), shape=(3, 4))")
+        if inspect.isfunction(value) and value.__module__ == Initializer.__module__:
+            raise DTypeError(f"{what}: the initialiser is not called; write graphc.init.{value.__name__}()")
         extents = as_shape(shape, what)
         found = as_dtype("float32" if dtype is None else dtype)
         initial = _initializer(value)
     else:
+        if dtype is None and isinstance(value, (list, tuple)):
+            dtype = as_array(value, what).dtype
+            dtype = "float32" if dtype.kind in "iu" else dtype  # lists give float32; an array keeps its dtype
         array = as_array(value, what, dtype)
         if shape is not None and tuple(shape) != array.shape:
             raise ShapeError(f"{what}: shape={tuple(shape)} was asked for, but the value has shape {array.shape}")

@@ -26,7 +26,7 @@ DUPLICABLE = 1  # cost of what may be computed again in another kernel
 MAX_DUPLICATED = 4  # length of a chain computed again
 
 _FUSIBLE = {Kind.SCALAR, Kind.VIEW, Kind.RESHAPE, Kind.REDUCE}
-_ALIASES = {"expand_dims", "squeeze"}
+ALIASES = {"reshape", "expand_dims", "squeeze"}  # may stand for the same memory under another shape
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def untransposed(tensor: Tensor) -> tuple[Tensor, bool]:
 
 
 class Fusion:
-    """The state of one fusion. Units are numbered; ``_unit_of`` follows merges."""
+    """The state of one fusion. Units (clusters, and nodes alone) are numbered; ``_of`` says where each node went."""
 
     def __init__(self, graph: Graph, unifier: Unifier, stored: Iterable[Tensor]) -> None:
         self._graph = graph
@@ -93,7 +93,7 @@ class Fusion:
         if not stored and not units:
             return
         in_memory = stored or any(not isinstance(self._units[u], Cluster) for u in units)
-        if node.op.kind is Kind.RESHAPE or (in_memory and node.op.name in _ALIASES):
+        if node.op.kind is Kind.RESHAPE or (in_memory and node.op.name in ALIASES):
             # The same memory under another shape: whoever makes the input must store it, before it is read here.
             self._stored |= {tensor, node.inputs[0]}
             self._through_memory.setdefault(node.inputs[0], set()).update(units)

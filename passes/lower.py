@@ -16,19 +16,17 @@ from graphc.opdef import Kind
 from graphc.ops.leaf import CONSTANT, EXTENT, PLACEHOLDER
 from graphc.state import PARAMETER
 from passes.cluster import Cluster
-from passes.fuse import Fused, fuse, operands, untransposed
+from passes.fuse import ALIASES, Fused, fuse, operands, untransposed
 from passes.graph import Graph
 from passes.inplace import choose_in_place
 from passes.kernel_builder import KernelBuilder
-from passes.options import CompileOptions
 from passes.program import Buffer, Call, CopyCall, GemmCall, Output, Program
 from passes.schedule import schedule
 
 _LEAF_KINDS = {PLACEHOLDER: "feed", PARAMETER: "parameter", CONSTANT: "constant", EXTENT: "extent"}
-_ALIASES = {"reshape", "expand_dims", "squeeze"}
 
 
-def lower(graph: Graph, options: CompileOptions | None = None, unifier: Unifier | None = None) -> Program:
+def lower(graph: Graph, unifier: Unifier | None = None) -> Program:
     """The program that computes ``graph``. ``unifier`` holds what is known of symbolic extents."""
     return _Lowering(graph, unifier or Unifier()).program()
 
@@ -68,7 +66,7 @@ class _Lowering:
 
     def _root(self, tensor: Tensor) -> Tensor:
         """The tensor whose memory ``tensor`` shares: itself, unless it is a reinterpretation of another."""
-        while tensor.node.op.name in _ALIASES and tensor not in self._made:
+        while tensor.node.op.name in ALIASES and tensor not in self._made:
             tensor = tensor.node.inputs[0]
         return tensor
 

@@ -15,6 +15,7 @@ from graphc.opdef import Constraint
 from graphc.ops.leaf import EXTENT, PLACEHOLDER
 
 Array = np.ndarray[Any, Any]
+Extras = tuple[tuple[Tensor, tuple[int, ...]], ...]
 _ORDER = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
@@ -83,10 +84,20 @@ class FeedPlan:
                 self._by_name.setdefault(tensor.node.name, []).append(tensor)
         self._constraints = _distinct_constraints(nodes)
         self._users = _users_of_symbols(nodes)
-        self._bound: dict[tuple[tuple[int, ...], ...], dict[Symbol, int]] = {}
+        known = {s for t in self.placeholders for e in t.shape for s in symbols(e)}
+        self._takes_extents = not self._users.keys() <= known
+        self._bound: dict[Any, dict[Symbol, int]] = {}
 
-    def resolve(self, feeds: Mapping[Any, Any]) -> tuple[Array, ...]:
-        """Converted arrays in the order of ``placeholders``; ``FeedError`` for anything missing, unknown or unfit."""
+    def resolve(self, feeds: Mapping[Any, Any]) -> tuple[list[Array], Extras]:
+        """Converted arrays in the order of ``placeholders``, and what is fed for its extents alone.
+
+        ``FeedError`` for anything missing, unknown or unfit.
+        """
+        if not isinstance(feeds, Mapping):
+            raise FeedError(
+                f"feeds map placeholders to arrays, as in {{x: array}}; got {type(feeds).__name__}. A step compiled "
+                f"with feeds=[x, y] is called with arrays alone: step(x_array, y_array)"
+            )
         given: dict[Tensor, Array] = {}
         for key, value in feeds.items():
             target = self.target(key)
@@ -97,7 +108,11 @@ class FeedPlan:
         if missing:
             lines = "".join(f"\n    {t.describe()}" for t in missing)
             raise FeedError(f"the fetches need placeholders that were not fed:{lines}")
-        return tuple([given[t] for t in self.placeholders])
+        return [given.pop(t) for t in self.placeholders], self.extras(given)
+
+    def extras(self, given: Mapping[Tensor, Array]) -> Extras:
+        """Shapes of placeholders that are not read, where the graph needs an extent that only they have."""
+        return tuple([(t, a.shape) for t, a in given.items()]) if self._takes_extents else ()
 
     def target(self, key: Any) -> Tensor:
         """The placeholder that ``key`` (itself or its name) stands for."""
@@ -116,21 +131,22 @@ class FeedPlan:
             raise FeedError(f"the name {key!r} is shared by several placeholders; feed them by tensor:{lines}")
         return found[0]
 
-    def bind(self, shapes: tuple[tuple[int, ...], ...]) -> dict[Symbol, int]:
+    def bind(self, shapes: tuple[tuple[int, ...], ...], extras: Extras = ()) -> dict[Symbol, int]:
         """Values of all symbolic extents for feeds of these shapes; checked once per combination."""
-        values = self._bound.get(shapes)
+        key = (shapes, tuple([(id(t), shape) for t, shape in extras])) if extras else shapes
+        values = self._bound.get(key)
         if values is None:
-            values = self._solve(shapes)
+            values = self._solve([*zip(self.placeholders, shapes, strict=True), *extras])
             if len(self._bound) >= 1024:
                 self._bound.pop(next(iter(self._bound)))
-            self._bound[shapes] = values
+            self._bound[key] = values
         return values
 
-    def _solve(self, shapes: tuple[tuple[int, ...], ...]) -> dict[Symbol, int]:
+    def _solve(self, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -> dict[Symbol, int]:
         values: dict[Symbol, int] = {}
         source: dict[Symbol, str] = {}
         later: list[tuple[Dim, int, str]] = []
-        for tensor, shape in zip(self.placeholders, shapes, strict=True):
+        for tensor, shape in fed:
             for axis, (extent, found) in enumerate(zip(tensor.shape, shape, strict=True)):
                 if isinstance(extent, Dim):
                     place = f"axis {axis} of {tensor.name!r} (shape {shape})"
@@ -172,8 +188,8 @@ def _users_of_symbols(nodes: Iterable[Node]) -> dict[Symbol, Node]:
 def _unbound(missing: Iterable[Symbol], node: Node) -> FeedError:
     names = ", ".join(sorted(map(str, missing)))
     return FeedError(
-        f"the extent {names}, used by {node.op.name} at {node.where}, is the extent of no placeholder that these "
-        f"fetches need"
+        f"the extent {names}, used by {node.op.name} at {node.where}, is the extent of no placeholder that "
+        f"is fed; feed one that has it"
     )
 
 

@@ -61,10 +61,12 @@ class Session:
     def __init__(self, device: str = "cpu", seed: int = 0, threads: int | None = None) -> None:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise SessionError(f"seed must be an int from 0 to 2**63 - 1, got {seed!r}")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1
+        ):
             raise SessionError(f"threads must be an int of at least 1, or None for all cores, got {threads!r}")
         self.device = device
-        self._backend = _backend(device, threads)
+        self._backend = _backend(device, None if threads is None else int(threads))
         self._store = ParameterStore(int(seed))
         self._lock = threading.RLock()
         self._steps: dict[Any, Step] = {}
@@ -82,9 +84,9 @@ class Session:
         """
         with self._lock:
             step = self._step(fetches)
-            return step.run_feeds(feeds or {})
+            return step.run_feeds({} if feeds is None else feeds)
 
-    def compile(self, fetches: Any, feeds: Sequence[Tensor | str] | None = None) -> Step:
+    def compile(self, fetches: Any, feeds: Sequence[Tensor | str] | Tensor | str | None = None) -> Step:
         """The fetches compiled: ``step(*arrays)`` runs them with arrays for ``feeds``, in that order.
 
         ``feeds=None`` takes every placeholder that the fetches need, in order of creation.

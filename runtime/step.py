@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.errors import FeedError
 from graphc.node import Tensor
-from runtime.feeds import FeedPlan, convert
+from runtime.feeds import Extras, FeedPlan, convert
 from runtime.fetches import Fetches
 from runtime.store import ParameterStore
 
@@ -37,6 +37,7 @@ class Step:
         )
         place = {t: i for i, t in enumerate(self.feeds)}
         self._order = tuple(place[t] for t in plan.placeholders if t in place)
+        self._unread = tuple(sorted(set(range(len(self.feeds))) - set(self._order)))
         self.runs = 0
 
     @property
@@ -49,10 +50,10 @@ class Step:
         """The backend's program."""
         return self._program
 
-    def ordered(self, feeds: Sequence[Tensor | str]) -> Step:
+    def ordered(self, feeds: Sequence[Tensor | str] | Tensor | str) -> Step:
         """The same program, called with arrays for ``feeds`` in that order."""
         targets: dict[Tensor, None] = {}
-        for key in feeds:
+        for key in [feeds] if isinstance(feeds, (str, Tensor)) else feeds:
             target = self._plan.target(key)
             if target in targets:
                 raise FeedError(f"compile: placeholder {target.name!r} appears twice in feeds")
@@ -68,18 +69,21 @@ class Step:
         if len(arrays) != len(self.feeds):
             names = ", ".join(t.name for t in self.feeds)
             raise FeedError(f"this step takes {len(self.feeds)} arrays ({names}), got {len(arrays)}")
+        if any(isinstance(a, dict) for a in arrays):
+            raise FeedError("a step is called with arrays, in the order of its feeds; feeds by name go to session.run")
         converted = [convert(a, t, f"placeholder {t.name!r}") for a, t in zip(arrays, self.feeds, strict=True)]
-        return self._run([converted[i] for i in self._order])
+        extras = self._plan.extras({self.feeds[i]: converted[i] for i in self._unread}) if self._unread else ()
+        return self._run([converted[i] for i in self._order], extras)
 
     def run_feeds(self, feeds: Mapping[Any, Any]) -> Any:
         """Run with arrays looked up by placeholder or name."""
-        return self._run(self._plan.resolve(feeds))
+        return self._run(*self._plan.resolve(feeds))
 
-    def _run(self, arrays: Sequence[Any]) -> Any:
+    def _run(self, arrays: Sequence[Any], extras: Extras = ()) -> Any:
         session = self._session
         with session._lock:
             session._check_open()
-            values = self._plan.bind(tuple([a.shape for a in arrays]))
+            values = self._plan.bind(tuple([a.shape for a in arrays]), extras)
             results = self._program.run(values, arrays)
             self.runs += 1
             session._runs += 1

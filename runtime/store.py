@@ -83,7 +83,10 @@ class ParameterStore:
             array[...] = initial
         else:
             rng = np.random.Generator(np.random.Philox(key=[self._seed, stream]))
-            drawn = np.asarray(initial(shape, parameter.dtype, rng))
+            try:
+                drawn = np.asarray(initial(shape, parameter.dtype, rng))
+            except Exception as error:
+                raise SessionError(f"the initialiser of {parameter.describe()} failed: {error}") from error
             if drawn.shape != shape:
                 raise SessionError(
                     f"the initialiser of {parameter.describe()} returned shape {drawn.shape}, expected {shape}"
@@ -197,8 +200,13 @@ def _umask() -> int:
 
 def _write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".graphc-", suffix=".tmp")
+    if os.path.isdir(path):
+        raise CheckpointError(f"{path} is a folder; give the name of a file")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".graphc-", suffix=".tmp")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -100,6 +100,8 @@ def placeholder(shape: Sequence[Any], dtype: DTypeLike = "float32", name: str | 
     without a name, or arithmetic on ``Dim``. Raises ``ShapeError`` and ``DTypeError``.
     """
     what = f"placeholder {name!r}" if name else "placeholder"
+    if name is not None and not isinstance(name, str):
+        raise DTypeError(f"placeholder: name must be a str, got {name!r}")
     attrs = attrs_of(shape=as_shape(shape, what), dtype=as_dtype(dtype))
     return make_node(PLACEHOLDER, (), attrs, name).outputs[0]
 
@@ -191,7 +193,8 @@ def as_operands(what: str, *values: Any) -> tuple[Tensor, ...]:
     first = values[0]
     if isinstance(first, Tensor) and all(isinstance(v, Tensor) and v.dtype == first.dtype for v in values):
         return values
-    strong = [as_tensor(v, what) for v in values if not is_weak(v) and not isinstance(v, Dim)]
+    partner = next((v.dtype for v in values if isinstance(v, Tensor)), None)
+    strong = [_strong(v, what, partner) for v in values if not is_weak(v) and not isinstance(v, Dim)]
     if not strong:
         strong = [as_tensor(values[0], what)]
         values = (strong[0], *values[1:])
@@ -202,6 +205,18 @@ def as_operands(what: str, *values: Any) -> tuple[Tensor, ...]:
             dtype = _wider(dtype, weak_dtype(value, dtype))
     remaining = iter(strong)
     return tuple(_operand(v, dtype, remaining) for v in values)
+
+
+def _strong(value: Any, what: str, partner: DType | None) -> Tensor:
+    """An operand that is no scalar. A list, like one, takes the dtype of the tensor it meets, if the kind fits."""
+    if partner is not None and isinstance(value, (list, tuple)):
+        kind = as_array(value, what).dtype.kind
+        if _KINDS[kind] <= _KINDS[partner.kind]:
+            return constant(value, partner)
+    return as_tensor(value, what)
+
+
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
 def _wider(dtype: DType, weak: DType) -> DType:

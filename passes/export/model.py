@@ -137,7 +137,7 @@ def _kernels(graph: Graph) -> tuple[Graph, Sequence[Any]]:
                 continue
             unifier.unify(a, b)
     optimized = optimize(graph, None, unifier)
-    return optimized, lower(optimized, None, unifier).kernels
+    return optimized, lower(optimized, unifier).kernels
 
 
 def _losses(written: Graph, graph: Graph) -> set[Tensor]:

@@ -86,7 +86,7 @@ class CpuBackend:
         run = program_runner()
         with _collector_paused():
             optimized = optimize(graph, self._options, unifier)
-            program = lower(optimized, self._options, unifier)
+            program = lower(optimized, unifier)
         addresses = [compile_call(call, self._counters).address for call in program.calls]
         return CpuProgram(graph, program, addresses, placeholders, store, self._arena, self._threads, run)
 

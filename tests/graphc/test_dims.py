@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import graphc
 from graphc.dims import Dim, Extent, Symbol, Unifier, dim, evaluate, exact_div, product, symbols
+from graphc.errors import DTypeError
 
 N, M, K = dim("n"), dim("m"), dim("k")
 NAMES = {Symbol(name): value for name, value in (("n", 7), ("m", 3), ("k", 5))}
@@ -229,3 +233,21 @@ def test_an_inexact_quotient_is_a_contradiction() -> None:
     half = exact_div(N, 2)
     assert unifier.unify(N, 7)
     assert not unifier.unify(half, 3)
+
+
+@pytest.mark.parametrize("operation", [lambda n: n * 0.5, lambda n: 0.1 * n, lambda n: n - 0.5, lambda n: n // 2.5])
+def test_floats_are_refused_not_truncated(operation: Callable[[Dim], object]) -> None:
+    """An extent times a half is no extent; the message says how to write it."""
+    with pytest.raises(DTypeError, match="an extent is an integer"):
+        operation(dim("n"))
+
+
+def test_an_extent_meets_a_tensor_from_either_side() -> None:
+    """The extent's value is a weak scalar there."""
+    x = graphc.placeholder(("n",), name="x")
+    n = x.shape[0]
+    assert isinstance(n, Dim)
+    results = [n * x, n + x, n - x, x * n, x / n]
+    assert {(t.dtype.name, t.shape) for t in results} == {("float32", (n,))}
+    with pytest.raises(TypeError, match="unsupported operand"):
+        n * None  # type: ignore[operator]

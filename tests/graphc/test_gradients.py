@@ -124,7 +124,7 @@ def test_a_gradient_of_something_not_scalar() -> None:
         (lambda x: graphc.gradients(3.0, x), ("ys must be tensors, got float",)),
         (lambda x: graphc.gradients(x.sum(), 3), ("xs must be tensors, got int",)),
         (lambda x: graphc.gradients(x.sum(), np.ones(2)), ("xs must be tensors, got float64",)),
-        (lambda x: graphc.gradients(x.sum(), graphc.parameter([1, 2], name="k")),
+        (lambda x: graphc.gradients(x.sum(), graphc.parameter(np.array([1, 2]), name="k")),
          ("xs must be float, got k: parameter int64[2]",)),
         (lambda x: graphc.gradients(x.astype("int32").sum(), x),
          ("ys must be float", "convert with .astype('float32')")),

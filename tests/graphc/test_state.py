@@ -140,3 +140,14 @@ def test_a_scalar_fills() -> None:
         for value in (3, graphc.constant(np.float64(4)), np.float32(5)):
             session.run(graphc.assign(p, value))
             assert len(set(session.get(p).ravel())) == 1
+
+
+def test_lists_give_float32_and_arrays_keep_their_dtype() -> None:
+    assert graphc.parameter([0, 0, 0]).dtype == "float32"
+    assert graphc.parameter(np.array([1, 2])).dtype == "int64"
+    assert graphc.parameter([1, 2], dtype="int32").dtype == "int32"
+
+
+def test_an_initialiser_that_was_not_called_is_refused() -> None:
+    with pytest.raises(graphc.errors.DTypeError, match=r"write graphc.init.zeros\(\)"):
+        graphc.parameter(graphc.init.zeros, shape=(2,))

@@ -249,12 +249,12 @@ def test_extents_that_follow_from_others(session: graphc.Session) -> None:
 
 
 def test_extent_of_no_placeholder_is_refused(session: graphc.Session) -> None:
-    """Whether a shape or a value needs it; a placeholder that is not needed binds nothing."""
+    """Whether a shape or a value needs it; any placeholder that is fed and has it will do."""
     n, unused = graphc.dim("n"), graphc.placeholder(("n",), name="unused")
     for fetch in (graphc.arange(n), graphc.sum(graphc.arange(n)), graphc.arange(2) + n):
-        for feeds in ({}, {unused: [1, 2]}):
-            with pytest.raises(FeedError, match=r"the extent n, used by \w+ at .* is the extent of no placeholder"):
-                session.run(fetch, feeds)
+        with pytest.raises(FeedError, match=r"the extent n, used by \w+ at .* is the extent of no placeholder"):
+            session.run(fetch, {})
+        assert session.run(fetch, {unused: [1, 2]}).sum() in (1, 5)
         assert session.run([fetch, unused], {unused: [1, 2]})[0].sum() in (1, 5)
 
 
@@ -301,3 +301,33 @@ def test_an_extremum_of_nothing_is_refused_before_the_run(device: str, function:
         assert session.run(result, {x: np.ones((2, 3))}).shape[0] == 2
         with pytest.raises(FeedError, match=r"at least one element .*axis 1 of 'x'"):
             session.run(result, {x: np.zeros((2, 0))})
+
+
+def test_a_placeholder_may_be_fed_for_its_extent_alone(session: graphc.Session) -> None:
+    """Nothing reads its values; its extent is still what the result is made of."""
+    x, y = graphc.placeholder((None,), name="x"), graphc.placeholder((2,), name="y")
+    fetches = [graphc.zeros_like(x), graphc.constant(1.0) * x.shape[0], y * 2.0]
+    feeds = {x: np.ones(3), y: np.ones(2)}
+    zeros, count, doubled = session.run(fetches, feeds)
+    assert (zeros.tolist(), count, doubled.tolist()) == ([0, 0, 0], 3, [2, 2])
+    assert session.run(fetches, {**feeds, x: np.ones(5)})[1] == 5
+    step = session.compile(fetches, feeds=[x, y])
+    assert step(np.ones(4), np.ones(2))[0].tolist() == [0, 0, 0, 0]
+    with pytest.raises(FeedError, match="feed one that has it"):
+        session.run(fetches, {y: np.ones(2)})
+
+
+@pytest.mark.parametrize("feeds", [np.ones(3), [np.ones(3)], "x"])
+def test_feeds_that_are_no_mapping(feeds: Any, session: graphc.Session) -> None:
+    x = graphc.placeholder((3,), name="x")
+    with pytest.raises(FeedError, match=r"as in \{x: array\}"):
+        session.run(x * 2.0, feeds)
+
+
+def test_one_feed_needs_no_list(session: graphc.Session) -> None:
+    x = graphc.placeholder((3,), name="x")
+    assert session.compile(x * 2.0, feeds="x")(np.ones(3)).tolist() == [2, 2, 2]
+    step = session.compile(x * 2.0, feeds=x)
+    assert step(np.ones(3)).tolist() == [2, 2, 2]
+    with pytest.raises(FeedError, match="called with arrays"):
+        step({x: np.ones(3)})
