@@ -9,7 +9,6 @@ cannot be written costs speed only: kernels are then compiled for this process a
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import importlib.util
 import logging
@@ -203,7 +202,13 @@ def _load(name: str, path: Path) -> ModuleType:
 
 
 def _machine_code(path: Path) -> list[str]:
-    return sorted(glob.glob(os.path.join(glob.escape(str(path.parent / "__pycache__")), f"{path.stem}.*.nb[ic]")))
+    """Numba's files of one kernel: an index and one file of machine code for each kind of processor."""
+    folder, prefix = path.parent / "__pycache__", f"{path.stem}."
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(prefix)]
+    except OSError:
+        return []
+    return sorted(str(folder / name) for name in names if name.endswith((".nbi", ".nbc")))
 
 
 def _checksum(path: Path) -> str:
@@ -248,8 +253,11 @@ def trim(folder: Path | None = None, limit: int = SIZE_LIMIT) -> None:
     """Delete the least recently used kernels until the cache is below ``limit`` bytes."""
     folder = folder or cache_folder()
     entries: list[tuple[float, int, Path]] = []
+    machine_code: dict[str, list[Path]] = {}  # by kernel; the folder is listed once
+    for file in (folder / "__pycache__").glob("*.nb[ic]"):
+        machine_code.setdefault(file.name.partition(".")[0], []).append(file)
     for path in folder.glob("*.py"):
-        files = [path, path.with_suffix(".sum"), *map(Path, _machine_code(path))]
+        files = [path, path.with_suffix(".sum"), *machine_code.get(path.stem, ())]
         with contextlib.suppress(OSError):  # another process may be deleting the same kernels
             stats = [f.stat() for f in files if f == path or f.exists()]
             entries.append((max(max(s.st_mtime, s.st_atime) for s in stats), sum(s.st_size for s in stats), path))
