@@ -31,7 +31,7 @@ def expand_gradients(graph: Graph) -> Graph:
         targets, cotangents, xs = split(node, inputs)
         key = (*targets, *cotangents)
         if any(x not in results.get(key, {}) for x in xs):
-            wanted = set(xs) | _known(sweeps.get(split_key(node), ()), graph)
+            wanted = dict.fromkeys([*xs, *_leaves(sweeps.get(split_key(node), ()))])
             with derived_from(node.where, "backward"):
                 results[key] = backpropagate(targets, cotangents, [*wanted])
         found = (results[key][x] for x in xs)
@@ -66,9 +66,9 @@ def _shared_sweeps(graph: Graph) -> dict[tuple[Tensor, ...], list[Tensor]]:
     return sweeps
 
 
-def _known(xs: Sequence[Tensor], graph: Graph) -> set[Tensor]:
+def _leaves(xs: Sequence[Tensor]) -> list[Tensor]:
     """Those xs that no expansion replaces: leaves, which are the same tensors before and after."""
-    return {x for x in xs if not x.node.inputs}
+    return [x for x in xs if not x.node.inputs]
 
 
 def backpropagate(ys: Sequence[Tensor], cotangents: Sequence[Tensor], xs: Sequence[Tensor]) -> dict[Tensor, Tensor]:

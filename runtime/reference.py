@@ -31,16 +31,24 @@ class ReferenceProgram:
 
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array]) -> list[Any]:
         """Outputs in order; parameters are updated when everything has been computed."""
-        environment: dict[Tensor, Array] = dict(zip(self._placeholders, feeds, strict=True))
-        for node in self._graph.nodes:
-            if node.op is PARAMETER:
-                environment[node.outputs[0]] = self._store.array(node.outputs[0])
+        environment = leaf_values(self._graph, self._placeholders, feeds, self._store)
         evaluate_graph(self._graph, values, environment)
         outputs = [np.array(environment[t])[()] for t in self._graph.outputs]
         new = [(a.inputs[0], np.array(environment[a.inputs[1]])) for a in self._graph.updates]
         for parameter, value in new:
             self._store.array(parameter)[...] = value
         return outputs
+
+
+def leaf_values(
+    graph: Graph, placeholders: Sequence[Tensor], feeds: Sequence[Array], store: ParameterStore
+) -> dict[Tensor, Array]:
+    """Values of the placeholders and parameters of ``graph``, from which all others follow."""
+    found = dict(zip(placeholders, feeds, strict=True))
+    for node in graph.nodes:
+        if node.op is PARAMETER:
+            found[node.outputs[0]] = store.array(node.outputs[0])
+    return found
 
 
 def evaluate_graph(graph: Graph, values: Mapping[Symbol, int], environment: dict[Tensor, Array]) -> None:

@@ -25,7 +25,7 @@ from runtime.cpu.binding import ARENA, FIRST, SCALARS, STATUS, Binder, Bound
 from runtime.cpu.fixed_kernels import copy_source, gemm_source
 from runtime.cpu.printer import kernel_source
 from runtime.cpu.runner import program_runner
-from runtime.reference import evaluate_graph
+from runtime.reference import evaluate_graph, leaf_values
 from runtime.store import ParameterStore, aligned_empty
 
 Array = np.ndarray[Any, Any]
@@ -191,11 +191,7 @@ class CpuProgram:
     def _explain_failure(self, values: Mapping[Symbol, int], feeds: Sequence[Array]) -> None:
         """Run the reference on the same feeds: it stops at the node that failed, and says what it found."""
         graph = expand_gradients(self._graph)
-        environment: dict[Tensor, Array] = dict(zip(self._placeholders, feeds, strict=True))
-        for node in graph.nodes:
-            if node.op.name == "parameter":
-                environment[node.outputs[0]] = self._store.array(node.outputs[0])
-        evaluate_graph(graph, values, environment)
+        evaluate_graph(graph, values, leaf_values(graph, self._placeholders, feeds, self._store))
         raise CompilerError("a kernel reported a failure that the reference does not see; please report this graph")
 
 
