@@ -19,6 +19,10 @@ class DTypeError(GraphcError, TypeError):
     """A dtype is unknown, unsupported by the operation, or would lose the kind of a value."""
 
 
+class ArgumentError(GraphcError, ValueError):
+    """An argument has a value outside what the function takes."""
+
+
 class SymbolicError(GraphcError, TypeError):
     """A symbolic tensor was used where a number was needed (``if``, ``float``, ``numpy.asarray``)."""
 
@@ -45,6 +49,10 @@ class FetchError(GraphcError, TypeError):
 
 class IndexRangeError(GraphcError, IndexError):
     """An index found in the data, such as a class label, lies outside its axis."""
+
+
+class NumericsError(GraphcError, FloatingPointError):
+    """A NaN or an infinity appeared in a run of a session opened with ``check_numerics=True``."""
 
 
 class SessionError(GraphcError, RuntimeError):

@@ -10,19 +10,17 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from graphc.dims import Extent
-from graphc.dtypes import DType, DTypeLike
+from graphc.dtypes import DType
 from graphc.errors import ScopeError, SymbolicError
 from graphc.opdef import Attrs, Constraint, Inference, OpDef
+from graphc.operators import Operators
 from graphc.scope import Body, current_body
 from graphc.where import Location, capture
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 _serials = itertools.count()
 NO_ATTRS: Attrs = MappingProxyType({})
@@ -43,12 +41,13 @@ class Node:
     """One application of an op. Immutable; compared and hashed by identity.
 
     ``where`` is the user's line; ``role`` is "forward", or what the transform that made the node says ("backward").
-    ``constraints`` say what must turn out to hold between extents.
+    ``constraints`` say what must turn out to hold between extents. ``also`` are the lines of equal nodes for which this
+    one stands.
     """
 
     __slots__ = (
-        "__weakref__", "attrs", "body", "constraints", "inputs", "name", "op", "outputs", "results", "role", "serial",
-        "where",
+        "__weakref__", "also", "attrs", "body", "constraints", "inputs", "name", "op", "outputs", "results", "role",
+        "serial", "where",
     )  # fmt: skip
     op: OpDef
     inputs: tuple[Tensor, ...]
@@ -61,6 +60,7 @@ class Node:
     constraints: tuple[Constraint, ...]
     serial: int
     outputs: tuple[Tensor, ...]
+    also: tuple[Location, ...]
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Node:
         role: str,
         body: Body | None,
         constraints: tuple[Constraint, ...] = (),
+        also: tuple[Location, ...] = (),
     ) -> None:
         put = object.__setattr__
         put(self, "op", op)
@@ -85,6 +86,7 @@ class Node:
         put(self, "role", role)
         put(self, "body", body)
         put(self, "constraints", constraints)
+        put(self, "also", also)
         put(self, "serial", next(_serials))
         put(self, "outputs", tuple([Tensor(self, i) for i in range(len(results))]))
 
@@ -94,11 +96,18 @@ class Node:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a node is immutable: {name!r} cannot be deleted")
 
-    def rebuilt(self, inputs: tuple[Tensor, ...], attrs: Attrs | None = None) -> Node:
+    @property
+    def places(self) -> tuple[Location, ...]:
+        """The user's lines that this node computes: its own first."""
+        return (self.where, *self.also)
+
+    def rebuilt(
+        self, inputs: tuple[Tensor, ...], attrs: Attrs | None = None, also: tuple[Location, ...] | None = None
+    ) -> Node:
         """The same op on other inputs of the same types, with this node's name, location and role."""
         return Node(
             self.op, inputs, self.attrs if attrs is None else attrs, self.results, name=self.name, where=self.where,
-            role=self.role, body=self.body, constraints=self.constraints,
+            role=self.role, body=self.body, constraints=self.constraints, also=self.also if also is None else also,
         )  # fmt: skip
 
     @property
@@ -155,13 +164,7 @@ def _capture(tensor: Tensor, body: Body | None) -> None:
         body = body.parent
 
 
-def _ops() -> ModuleType:
-    import graphc.ops
-
-    return graphc.ops
-
-
-class Tensor:
+class Tensor(Operators):
     """A symbolic array: result ``index`` of ``node``. It has a shape and a dtype, and no value until a session
     runs it.
     """
@@ -202,18 +205,6 @@ class Tensor:
     def name(self) -> str:
         label = self.node.label
         return label if len(self.node.results) == 1 else f"{label}:{self.index}"
-
-    @property
-    def T(self) -> Tensor:
-        """All axes reversed."""
-        found: Tensor = _ops().permute_dims(self, tuple(range(self.ndim))[::-1])
-        return found
-
-    @property
-    def mT(self) -> Tensor:
-        """The last two axes exchanged."""
-        found: Tensor = _ops().matrix_transpose(self)
-        return found
 
     def describe(self) -> str:
         """One line for error messages: name, op, type and place."""
@@ -274,128 +265,6 @@ class Tensor:
 
     def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
         self._no_value("numpy.asarray()", "Run it: session.run(t, feeds) returns a NumPy array")
-
-    # Operators.
-
-    def __add__(self, other: Any) -> Tensor:
-        return _binary("add", self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return _binary("add", other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return _binary("subtract", self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return _binary("subtract", other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return _binary("multiply", self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return _binary("multiply", other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return _binary("divide", self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return _binary("divide", other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return _binary("pow", self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return _binary("pow", other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return _binary("matmul", self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return _binary("matmul", other, self)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return _binary("less", self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return _binary("less_equal", self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return _binary("greater", self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return _binary("greater_equal", self, other)
-
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
-        return _binary("equal", self, other)
-
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
-        return _binary("not_equal", self, other)
-
-    def __and__(self, other: Any) -> Tensor:
-        return _binary("logical_and", self, other)
-
-    def __rand__(self, other: Any) -> Tensor:
-        return _binary("logical_and", other, self)
-
-    def __or__(self, other: Any) -> Tensor:
-        return _binary("logical_or", self, other)
-
-    def __ror__(self, other: Any) -> Tensor:
-        return _binary("logical_or", other, self)
-
-    def __invert__(self) -> Tensor:
-        found: Tensor = _ops().logical_not(self)
-        return found
-
-    def __neg__(self) -> Tensor:
-        found: Tensor = _ops().negative(self)
-        return found
-
-    def __pos__(self) -> Tensor:
-        return self
-
-    def __abs__(self) -> Tensor:
-        found: Tensor = _ops().abs(self)
-        return found
-
-    # Methods, as NumPy's arrays have them.
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """The same elements in C order under another shape; one extent may be -1."""
-        if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
-            shape = tuple(shape[0])
-        found: Tensor = _ops().reshape(self, shape)
-        return found
-
-    def astype(self, dtype: DTypeLike) -> Tensor:
-        """The values converted to ``dtype``."""
-        found: Tensor = _ops().astype(self, dtype)
-        return found
-
-    def sum(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
-        """Sum over ``axis`` (all axes when None)."""
-        found: Tensor = _ops().sum(self, axis=axis, keepdims=keepdims)
-        return found
-
-    def mean(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
-        """Arithmetic mean over ``axis`` (all axes when None)."""
-        found: Tensor = _ops().mean(self, axis=axis, keepdims=keepdims)
-        return found
-
-    def max(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
-        """Largest element over ``axis`` (all axes when None); NaN if one is NaN."""
-        found: Tensor = _ops().max(self, axis=axis, keepdims=keepdims)
-        return found
-
-    def min(self, axis: int | tuple[int, ...] | None = None, *, keepdims: bool = False) -> Tensor:
-        """Smallest element over ``axis`` (all axes when None); NaN if one is NaN."""
-        found: Tensor = _ops().min(self, axis=axis, keepdims=keepdims)
-        return found
-
-
-def _binary(name: str, x: Any, y: Any) -> Tensor:
-    found: Tensor = getattr(_ops(), name)(x, y)
-    return found
 
 
 def frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

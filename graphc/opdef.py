@@ -33,6 +33,9 @@ class Kind(enum.Enum):
     RESHAPE = "reshape"  # the same elements in the same C order
     REDUCE = "reduce"  # combines elements along attrs["axis"]; attrs["keepdims"]
     MATMUL = "matmul"  # a product of matrices
+    GATHER = "gather"  # elements of its first input (in memory) at computed indices; ``emit`` calls ``load``
+    CONCAT = "concat"  # its inputs one after another along attrs["axis"]
+    ROUTINE = "routine"  # a kernel written by hand in the runtime, named by ``routine``
     COMPOSITE = "composite"  # lowered to other ops by ``decompose``
     TRANSFORM = "transform"  # replaced by what it stands for before anything else (gradient)
     UPDATE = "update"  # writes a parameter at the end of a run
@@ -43,6 +46,25 @@ class NotDifferentiable:
     """Says that an op has no derivative, and why."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """How a view walks one axis of its input: index ``start + step * i`` for index ``i`` of the result's ``axis``."""
+
+    axis: int
+    step: int
+    start: Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """A kernel of the runtime by its name, and the integers that it is given. Its operands are the node's inputs, then
+    its results, each contiguous.
+    """
+
+    name: str
+    sizes: tuple[Extent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +89,18 @@ class Domain:
     shapes: tuple[tuple[tuple[int | str, ...], ...], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one row per op, compared by identity
 class OpDef:
     """All that an op means.
 
     infer:      result types, and constraints on symbolic extents, from an :class:`Inference`.
     reference:  the living definition on NumPy arrays, given a :class:`Reference` for attrs and extents.
     vjp:        ``(node, g)`` to one cotangent or None per input, built with public ops.
-    emit:       for ``Kind.SCALAR``: ``emit(builder, attrs, *values)``.
-    index_map:  for ``Kind.VIEW``: for each input axis, the result axis it follows, or None where its extent is 1.
+    emit:       for ``Kind.SCALAR``: ``emit(builder, attrs, *values)``. For ``Kind.GATHER`` the first value is a handle
+                of the first input, for ``builder.load``; the other inputs broadcast to the result.
+    index_map:  for ``Kind.VIEW``: for each input axis, the result axis it follows (perhaps ``Strided``), or None where
+                only its first element is read.
+    routine:    for ``Kind.ROUTINE``: the runtime's kernel for a node.
     decompose:  for ``Kind.COMPOSITE``: the same result built from simpler public ops.
     reduce:     for ``Kind.REDUCE``: the combining primitive.
     fallible:   whether a run may fail here for what it finds in the data (``emit`` calls ``guard``).
@@ -90,7 +115,8 @@ class OpDef:
     reference: Callable[..., Any] | None
     vjp: Vjp | NotDifferentiable
     emit: Callable[..., Any] | None = None
-    index_map: Callable[[Node], tuple[int | None, ...]] | None = None
+    index_map: Callable[[Node], tuple[int | Strided | None, ...]] | None = None
+    routine: Callable[[Node], Routine] | None = None
     decompose: Callable[[Node], Tensor] | None = None
     reduce: str | None = None
     commutative: bool = False

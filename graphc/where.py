@@ -69,7 +69,7 @@ def _notebook_cell(file: str) -> str | None:
 class Origin:
     """Where new nodes are said to come from while a transform builds them, and in which role."""
 
-    where: Location
+    where: Location | None
     role: str
 
 
@@ -77,8 +77,8 @@ _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("graphc_
 
 
 @contextlib.contextmanager
-def derived_from(where: Location, role: str) -> Iterator[None]:
-    """Give nodes built inside the block the location ``where`` and the ``role`` of a transform."""
+def derived_from(where: Location | None, role: str) -> Iterator[None]:
+    """Give nodes built inside the block the location ``where`` (None: their own) and the ``role`` of a transform."""
     token = _origin.set(Origin(where, role))
     try:
         yield
@@ -89,9 +89,9 @@ def derived_from(where: Location, role: str) -> Iterator[None]:
 def capture() -> tuple[Location, str]:
     """Location and role for a node being made now."""
     origin = _origin.get()
-    if origin is not None:
-        return origin.where, origin.role
-    return caller(), "forward"
+    if origin is None:
+        return caller(), "forward"
+    return origin.where or caller(), origin.role
 
 
 def caller() -> Location:

@@ -29,6 +29,10 @@ LOGICAL_OR = binary_op(
     "logical_or", np.logical_or, DISCRETE, infer=logical, primitive="or_", commutative=True, domain=_BOOLS,
     doc="At least one.",
 )  # fmt: skip
+LOGICAL_XOR = binary_op(
+    "logical_xor", np.logical_xor, DISCRETE, infer=logical, primitive="xor", commutative=True, domain=_BOOLS,
+    doc="Exactly one.",
+)  # fmt: skip
 LOGICAL_NOT = unary_op(
     "logical_not",
     np.logical_not,
@@ -100,6 +104,11 @@ def logical_and(x: Any, y: Any) -> Tensor:
 def logical_or(x: Any, y: Any) -> Tensor:
     """Whether at least one holds; bool operands, broadcast."""
     return apply(LOGICAL_OR, *as_operands("logical_or", x, y))
+
+
+def logical_xor(x: Any, y: Any) -> Tensor:
+    """Whether exactly one holds; bool operands, broadcast."""
+    return apply(LOGICAL_XOR, *as_operands("logical_xor", x, y))
 
 
 def logical_not(x: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Elementwise ops: arithmetic, the exponential family, activations and conversion.
+"""Elementwise ops: arithmetic, extremes, conversion.
 
 Each is one row: types, NumPy's definition, the derivative, and ``emit``, what it does to one element.
 """
@@ -14,9 +14,9 @@ from graphc import expr
 from graphc.dtypes import SUPPORTED, DType, DTypeLike, as_dtype, is_float, true_divide_dtype
 from graphc.node import NO_ATTRS, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Kind, NotDifferentiable, OpDef, register
-from graphc.ops.comparison import equal, greater, less, where
-from graphc.ops.leaf import as_operands, as_tensor, ones_like, zeros_like
-from graphc.ops.rules import STEPWISE, apply, binary_op, floating, numeric, same_type, unary_op, vjps
+from graphc.ops.comparison import equal, greater, less, less_equal, logical_and, logical_or, where
+from graphc.ops.leaf import as_operands, as_tensor, scalar, zeros_like
+from graphc.ops.rules import STEPWISE, apply, binary_op, floating, numeric, quiet, same_type, unary_op, vjps
 
 
 def _pick(first: bool, strict: str) -> Callable[..., Tensor]:
@@ -42,14 +42,6 @@ DIVIDE = binary_op(
     "divide", np.divide, vjps(lambda g, o, x, y: g / y, lambda g, o, x, y: -(g * o / y)), infer=floating,
     primitive="div", cost=4, domain=Domain(("f", "f"), low=0.5), doc="True quotient.",
 )  # fmt: skip
-POW = binary_op(
-    "pow", np.power,
-    vjps(
-        lambda g, o, x, y: g * y * pow(x, where(equal(y, 0), zeros_like(y), y - 1)),  # 0 for y = 0, also where x is 0
-        lambda g, o, x, y: g * o * log(where(equal(x, 0), ones_like(x), x)),
-    ),
-    infer=floating, cost=40, domain=Domain(("f", "f"), low=0.5), doc="First operand to the power of the second.",
-)  # fmt: skip
 MAXIMUM = binary_op(
     "maximum", np.maximum, vjps(_pick(True, "gt"), _pick(False, "gt")), commutative=True,
     doc="The larger; NaN if one is NaN. Equal operands share the cotangent.",
@@ -57,6 +49,31 @@ MAXIMUM = binary_op(
 MINIMUM = binary_op(
     "minimum", np.minimum, vjps(_pick(True, "lt"), _pick(False, "lt")), commutative=True,
     doc="The smaller; NaN if one is NaN. Equal operands share the cotangent.",
+)  # fmt: skip
+
+
+def _emit_clip(b: Any, a: Any, x: Any, low: Any, high: Any) -> Any:
+    return b.binary("minimum", b.binary("maximum", x, low), high)
+
+
+def _inside(g: Tensor, o: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return where(logical_and(less_equal(low, x), less_equal(x, high)), g, zeros_like(g))
+
+
+def _below(g: Tensor, o: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return where(logical_and(less(x, low), less_equal(low, high)), g, zeros_like(g))
+
+
+def _above(g: Tensor, o: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return where(logical_or(less(high, x), less(high, low)), g, zeros_like(g))
+
+
+CLIP = register(
+    OpDef(
+        "clip", Kind.SCALAR, numeric, quiet(np.clip), vjps(_inside, _below, _above), emit=_emit_clip, cost=2,
+        domain=Domain(("fiu", "fiu", "fiu")),
+        doc="min(max(x, low), high); NaN if one is NaN. At both ends the cotangent goes to x.",
+    )
 )  # fmt: skip
 
 NEGATIVE = unary_op(
@@ -77,47 +94,12 @@ def _emit_sign(b: Any, a: Any, x: Any) -> Any:
 
 
 SIGN = unary_op(
-    "sign",
-    np.sign,
-    STEPWISE,
-    _emit_sign,
-    infer=numeric,
-    cost=3,
-    domain=Domain(("fiu",)),
+    "sign", np.sign, STEPWISE, _emit_sign, infer=numeric, cost=3, domain=Domain(("fiu",)),
     doc="-1, 0 or 1; NaN for NaN.",
-)
+)  # fmt: skip
 SQUARE = unary_op(
     "square", np.square, vjps(lambda g, o, x: g * (x * 2)), lambda b, a, x: b.binary("mul", x, x), infer=numeric,
     domain=Domain(("fiu",)), doc="x * x.",
-)  # fmt: skip
-SQRT = unary_op(
-    "sqrt", np.sqrt, vjps(lambda g, o, x: g * 0.5 / o), lambda b, a, x: b.unary("sqrt", x), cost=4,
-    domain=Domain(("f",), low=0.3), doc="Square root.",
-)  # fmt: skip
-EXP = unary_op(
-    "exp", np.exp, vjps(lambda g, o, x: g * o), lambda b, a, x: b.unary("exp", x), cost=12, doc="e to the x."
-)
-LOG = unary_op(
-    "log", np.log, vjps(lambda g, o, x: g / x), lambda b, a, x: b.unary("log", x), cost=12,
-    domain=Domain(("f",), low=0.3), doc="Natural logarithm.",
-)  # fmt: skip
-LOG1P = unary_op(
-    "log1p", np.log1p, vjps(lambda g, o, x: g / (x + 1)), lambda b, a, x: b.unary("log1p", x), cost=12,
-    domain=Domain(("f",), low=-0.7), doc="log(1 + x), exact for small x.",
-)  # fmt: skip
-EXPM1 = unary_op(
-    "expm1", np.expm1, vjps(lambda g, o, x: g * exp(x)), lambda b, a, x: b.unary("expm1", x), cost=12,
-    doc="exp(x) - 1, exact for small x.",
-)  # fmt: skip
-TANH = unary_op(
-    "tanh", np.tanh, vjps(lambda g, o, x: g * (1 - square(o))), lambda b, a, x: b.unary("tanh", x), cost=14,
-    doc="Hyperbolic tangent.",
-)  # fmt: skip
-
-
-SIGMOID = unary_op(
-    "sigmoid", expr.sigmoid, vjps(lambda g, o, x: g * (o * (1 - o))), lambda b, a, x: b.unary("sigmoid", x), cost=14,
-    doc="Logistic function 1 / (1 + exp(-x)).",
 )  # fmt: skip
 
 
@@ -176,27 +158,6 @@ def divide(x: Any, y: Any) -> Tensor:
     return apply(DIVIDE, astype(left, dtype), astype(right, dtype))
 
 
-def pow(x: Any, y: Any) -> Tensor:
-    """``x ** y``, broadcast. Integer exponents from 0 to 4 are products, for every numeric dtype; otherwise floats
-    only.
-    """
-    whole = isinstance(y, (int, float)) and y in (0, 1, 2, 3, 4)
-    if whole and isinstance(x, Tensor) and (is_float(x.dtype) or (isinstance(y, int) and x.dtype.kind in "iu")):
-        return _small_power(x, int(y))
-    return apply(POW, *as_operands("pow", x, y))
-
-
-def _small_power(x: Tensor, exponent: int) -> Tensor:
-    if exponent == 0:
-        return ones_like(x)
-    if exponent == 1:
-        return x
-    squared = square(x)
-    if exponent == 4:
-        return square(squared)
-    return squared if exponent == 2 else squared * x
-
-
 def maximum(x: Any, y: Any) -> Tensor:
     """The larger of ``x`` and ``y``, broadcast; NaN if one is NaN. Where equal, each gets half the cotangent."""
     return apply(MAXIMUM, *as_operands("maximum", x, y))
@@ -205,6 +166,29 @@ def maximum(x: Any, y: Any) -> Tensor:
 def minimum(x: Any, y: Any) -> Tensor:
     """The smaller of ``x`` and ``y``, broadcast; NaN if one is NaN. Where equal, each gets half the cotangent."""
     return apply(MINIMUM, *as_operands("minimum", x, y))
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+    """``x`` with what is below ``min`` raised to it and what is above ``max`` lowered to it, broadcast; None is no
+    limit. NaN if one is NaN; ``max`` where ``min`` is above it.
+
+    Where ``x`` equals a limit, the whole cotangent goes to ``x``.
+    """
+    tensor = as_tensor(x, "clip")
+    if min is None and max is None:
+        return tensor
+    given = [end for end in (min, max) if end is not None]
+    tensor, *limits = as_operands("clip", tensor, *given)
+    if min is None or max is None:
+        limits.insert(0 if min is None else 1, _end_of(tensor.dtype, lowest=min is None))
+    return apply(CLIP, tensor, *limits)
+
+
+def _end_of(dtype: DType, *, lowest: bool) -> Tensor:
+    """The least or largest value of a numeric dtype."""
+    if is_float(dtype):
+        return scalar(-np.inf if lowest else np.inf, dtype)
+    return scalar(np.iinfo(dtype).min if lowest else np.iinfo(dtype).max, dtype)
 
 
 def negative(x: Any) -> Tensor:
@@ -231,41 +215,6 @@ def as_float(x: Any, what: str) -> Tensor:
     """``x`` as a float tensor; integers and bools become float32."""
     tensor = as_tensor(x, what)
     return tensor if is_float(tensor.dtype) else astype(tensor, "float32")
-
-
-def sqrt(x: Any) -> Tensor:
-    """Square root; NaN below 0."""
-    return apply(SQRT, as_float(x, "sqrt"))
-
-
-def exp(x: Any) -> Tensor:
-    """e to the power of ``x``."""
-    return apply(EXP, as_float(x, "exp"))
-
-
-def log(x: Any) -> Tensor:
-    """Natural logarithm; -inf at 0, NaN below."""
-    return apply(LOG, as_float(x, "log"))
-
-
-def log1p(x: Any) -> Tensor:
-    """``log(1 + x)``, exact for small ``x``."""
-    return apply(LOG1P, as_float(x, "log1p"))
-
-
-def expm1(x: Any) -> Tensor:
-    """``exp(x) - 1``, exact for small ``x``."""
-    return apply(EXPM1, as_float(x, "expm1"))
-
-
-def tanh(x: Any) -> Tensor:
-    """Hyperbolic tangent."""
-    return apply(TANH, as_float(x, "tanh"))
-
-
-def sigmoid(x: Any) -> Tensor:
-    """Logistic function ``1 / (1 + exp(-x))``."""
-    return apply(SIGMOID, as_float(x, "sigmoid"))
 
 
 def relu(x: Any) -> Tensor:

@@ -84,12 +84,12 @@ def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def binary_op(
     name: str, numpy: Callable[..., Any], vjp: Any, *, infer: Any = numeric, primitive: str | None = None,
-    commutative: bool = False, cost: int = 1, domain: Domain = ARITHMETIC, doc: str,
+    emit: Any = None, commutative: bool = False, cost: int = 1, domain: Domain = ARITHMETIC, doc: str,
 ) -> OpDef:  # fmt: skip
     key = primitive or name
     return register(
         OpDef(
-            name, Kind.SCALAR, infer, quiet(numpy), vjp, emit=lambda b, a, x, y: b.binary(key, x, y),
+            name, Kind.SCALAR, infer, quiet(numpy), vjp, emit=emit or (lambda b, a, x, y: b.binary(key, x, y)),
             commutative=commutative, cost=cost, domain=domain, doc=doc,
         )
     )  # fmt: skip

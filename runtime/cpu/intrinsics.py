@@ -7,6 +7,7 @@ the loop vectoriser sees straight-line arithmetic.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from llvmlite import ir
@@ -15,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 0)
 
 
 def _pointer(element: Any) -> Any:
@@ -162,11 +164,15 @@ def _vector_add(builder: Any, element: Any, a: Any, b: Any) -> Any:
     return builder.fadd(a, b) if isinstance(element, types.Float) else builder.add(a, b)
 
 
+def _vector_mul(builder: Any, element: Any, a: Any, b: Any) -> Any:
+    return builder.fmul(a, b) if isinstance(element, types.Float) else builder.mul(a, b)
+
+
 def _vector_extremum(predicate: str) -> Any:
     return lambda builder, element, a, b: _choose(builder, element, predicate, a, b)
 
 
-combine_lanes_add = _lane_combiner(_vector_add)
+combine_lanes_add, combine_lanes_mul = _lane_combiner(_vector_add), _lane_combiner(_vector_mul)
 combine_lanes_maximum, combine_lanes_minimum = (_lane_combiner(_vector_extremum(p)) for p in (">", "<"))
 
 
@@ -181,16 +187,18 @@ def _llvm_unary(name: str) -> Any:
     return unary
 
 
-sqrt, fabs, floor, ceil = (_llvm_unary(f"llvm.{n}") for n in ("sqrt", "fabs", "floor", "ceil"))
-sin, cos = _llvm_unary("llvm.sin"), _llvm_unary("llvm.cos")
+sqrt, fabs, floor, ceil, trunc, rint = (
+    _llvm_unary(f"llvm.{n}") for n in ("sqrt", "fabs", "floor", "ceil", "trunc", "roundeven")
+)
 
 
 @intrinsic
-def power(typing_context: Any, x: Any, y: Any) -> Any:
-    """``x ** y`` of floats, by the C library."""
+def copysign(typing_context: Any, x: Any, y: Any) -> Any:
+    """``|x|`` with the sign bit of ``y``."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.call(builder.module.declare_intrinsic("llvm.pow", [args[0].type]), args)
+        kind = ir.FunctionType(args[0].type, [args[0].type] * 2)
+        return builder.call(builder.module.declare_intrinsic("llvm.copysign", [args[0].type], kind), args)
 
     return x(x, x), codegen
 
@@ -257,6 +265,22 @@ def call_kernel(typing_context: Any, function: Any, args: Any, scratch: Any, lo:
         return context.get_dummy_value()
 
     return types.void(*([types.int64] * 5)), codegen
+
+
+@intrinsic
+def write_time(typing_context: Any, clock: Any, place: Any) -> Any:
+    """Write seconds and nanoseconds of the monotonic clock at ``place``; ``clock`` is the address of
+    ``clock_gettime``.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        pointer = _I8.as_pointer()
+        kind = ir.FunctionType(_I32, [_I32, pointer])
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        builder.call(function, [ir.Constant(_I32, _MONOTONIC), builder.inttoptr(values[1], pointer)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
 
 
 @intrinsic

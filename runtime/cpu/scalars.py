@@ -9,14 +9,19 @@ LANES = 256  # partial sums of a row: enough for every vector width, few enough 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _LOGICAL = {"and_": "&", "or_": "|", "xor": "^"}
-_VMATH = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf"}
-_INTRINSIC = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "sin": "sin", "cos": "cos"}
+_BITWISE = {"bitand": "&", "bitor": "|", "bitxor": "^"}
+_FUNCTION = {
+    "maximum": "maximum", "minimum": "minimum", "shl": "shift_left", "shr": "shift_right", "floordiv": "floor_divide",
+    "mod": "remainder", "fmod": "fmod", "atan2": "atan2", "hypot": "hypot", "copysign": "copysign",
+}  # fmt: skip
+_UNARY = {"round": "rint"}  # the others have their own name
 
 HEADER = (
     "from math import inf, nan\n"
     "from numba import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64\n"
+    "from runtime.cpu.arithmetic import floor_divide, fmod, integer_power, remainder, shift_left, shift_right\n"
     "from runtime.cpu.intrinsics import *\n"
-    "from runtime.cpu.vmath import erf, exp, expm1, log, log1p, sigmoid, tanh\n"
+    "from runtime.cpu.vmath import *\n"
 )
 
 
@@ -28,6 +33,11 @@ def storage(dtype: DType) -> str:
 def literal(value: str, dtype: DType) -> str:
     """A typed constant; ``value`` is its Python literal."""
     return value if dtype.kind == "b" else f"{dtype}({value})"
+
+
+def zero(dtype: DType) -> str:
+    """0, or false, as a typed constant."""
+    return "False" if dtype.kind == "b" else literal("0", dtype)
 
 
 def load(pointer: str, index: str, dtype: DType) -> str:
@@ -43,12 +53,14 @@ def stored(value: str, dtype: DType) -> str:
 
 def binary(name: str, x: str, y: str, dtype: DType) -> str:
     """A two-operand primitive; integers wrap around in their own width."""
-    if name in ("maximum", "minimum"):
-        return f"{name}({x}, {y})"
+    if name in _FUNCTION:
+        return f"{_FUNCTION[name]}({x}, {y})"
     if name in _LOGICAL:
         return f"{x} {_LOGICAL[name]} {y}"
+    if name in _BITWISE:
+        return f"{dtype}({x} {_BITWISE[name]} {y})"
     if name == "pow":
-        return f"power({x}, {y})"
+        return f"{'pow' if dtype.kind == 'f' else 'integer_power'}({x}, {y})"
     text = f"{x} {_INFIX[name]} {y}"
     return f"{dtype}({text})" if dtype.kind in "iu" else text
 
@@ -61,7 +73,7 @@ def unary(name: str, x: str, dtype: DType) -> str:
         if dtype.kind == "f":
             return f"fabs({x})"
         return x if dtype.kind == "u" else f"select({x} < {dtype}(0), {dtype}(-{x}), {x})"
-    return f"{name if name in _VMATH else _INTRINSIC[name]}({x})"
+    return f"{_UNARY.get(name, name)}({x})"
 
 
 def cast(x: str, source: DType, target: DType) -> str:
@@ -95,10 +107,30 @@ def expression(instr: Instr, args: list[str], dtypes: list[DType]) -> str:
     raise AssertionError(instr.op)
 
 
+_OF_BYTES = {"or_": "maximum", "and_": "minimum"}
+
+
+def combining(combine: str) -> str:
+    """The primitive that combines values as they are accumulated: bools are bytes there."""
+    return _OF_BYTES.get(combine, combine)
+
+
+def accumulate(combine: str, total: str, value: str, dtype: DType) -> str:
+    """``total``, in the form in which values are stored, combined with one more value."""
+    return binary(combining(combine), total, stored(value, dtype), dtype)
+
+
+def accumulated(total: str, dtype: DType) -> str:
+    """The value that was accumulated."""
+    return f"({total} != uint8(0))" if dtype.kind == "b" else total
+
+
 def identity(combine: str, dtype: DType) -> str:
-    """What a reduction starts from."""
-    if combine == "add":
-        return literal("0", dtype)
+    """What a reduction starts from, in the form in which values are accumulated."""
+    if dtype.kind == "b":
+        return f"uint8({int(combine == 'and_')})"
+    if combine in ("add", "mul"):
+        return literal(str(int(combine == "mul")), dtype)
     largest = combine == "minimum"
     if dtype.kind == "f":
         return literal("inf" if largest else "-inf", dtype)

@@ -188,8 +188,25 @@ def test_integer_powers() -> None:
     assert (tensor("int32") ** 3).dtype == np.int32
     assert (tensor("int32") ** 0).dtype == np.int32
     assert (tensor("int32") ** 0.5).dtype == np.float32
-    with pytest.raises(DTypeError, match="pow: operands must be float, got int32"):
-        tensor("int32") ** 5
+    assert (tensor("int32") ** 5).dtype == (5 ** tensor("int32")).dtype == np.int32
+    assert (tensor("int8") ** tensor("int32")).dtype == np.int32
+    with pytest.raises(DTypeError, match="pow: operands must be float or signed integer or unsigned integer, got bool"):
+        tensor("bool") ** tensor("bool")
+
+
+@pytest.mark.parametrize("function", [operator.and_, operator.or_, operator.xor, operator.floordiv, operator.mod])
+@pytest.mark.parametrize(("a", "b"), [("int8", "int16"), ("uint8", "int8"), ("uint32", "int32"), ("uint8", "uint64")])
+def test_integer_operators_meet_as_in_numpy(function: Callable[..., Any], a: str, b: str) -> None:
+    assert function(tensor(a), tensor(b)).dtype == np.promote_types(a, b)
+    assert function(tensor(a), 1).dtype == function(1, tensor(a)).dtype == a
+
+
+def test_bits_of_a_bool_and_an_integer() -> None:
+    assert (tensor("bool") & tensor("int16")).dtype == np.int16
+    assert (tensor("bool") | 1).dtype == np.int64
+    assert (tensor("bool") ^ True).dtype == bool
+    with pytest.raises(DTypeError, match="bitwise_and: operands must be signed integer or unsigned integer"):
+        tensor("int64") & tensor("uint64")  # they meet in float64
 
 
 def test_functions_of_integers_give_float32() -> None:
