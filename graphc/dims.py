@@ -1,17 +1,19 @@
 """Symbolic extents: integers known only when data is fed.
 
-An extent is an ``int`` or a :class:`Dim`. A ``Dim`` is a polynomial with integer coefficients over symbols and exact
-quotients, kept in a normal form, so that two extents are equal as values exactly when they are equal as objects. What
-is not equal as written may still have to be equal: such constraints go into a :class:`Unifier`, a union-find over
-symbols that every later comparison of extents asks.
+An extent is an ``int`` or a :class:`Dim`. A ``Dim`` is a polynomial with integer coefficients over atoms: symbols,
+exact quotients, and what slices need, quotients rounded down and minima (bounds.py makes those). It is kept in a normal
+form: polynomials over symbols are equal as values exactly when they are equal as objects. What is not equal as written
+may still have to be equal: such constraints go into a :class:`Unifier`, a union-find over symbols that every later
+comparison of extents asks.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias, TypeVar, Union
 
 from graphc.errors import DTypeError
 
@@ -40,11 +42,34 @@ class Quotient:
         return f"({self.numerator})/({self.denominator})"
 
 
-Atom: TypeAlias = Symbol | Quotient
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A quotient rounded down, with what the divisor divides taken out; made by ``floor_div``."""
+
+    numerator: Dim
+    divisor: int
+
+    def __str__(self) -> str:
+        text = str(self.numerator)
+        return f"{text}//{self.divisor}" if text.isidentifier() else f"({text})//{self.divisor}"
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least of several extents, with what they share taken out; made by ``min_extent``."""
+
+    extents: tuple[Extent, ...]
+
+    def __str__(self) -> str:
+        return f"min({', '.join(map(str, self.extents))})"
+
+
+Atom: TypeAlias = Symbol | Quotient | Floor | Minimum
 Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
 Extent: TypeAlias = Union[int, "Dim"]
 
 
+@functools.lru_cache(4096)
 def _atom_key(atom: Atom) -> tuple[int, str, int]:
     return (0, atom.name, atom.serial) if isinstance(atom, Symbol) else (1, str(atom), 0)
 
@@ -68,10 +93,10 @@ class Dim:
     def __add__(self, other: Extent) -> Extent:
         if not _is_extent(other):
             return NotImplemented
-        total = dict(_terms(self))
-        for monomial, coefficient in _terms(other):
+        total = dict(terms_of(self))
+        for monomial, coefficient in terms_of(other):
             total[monomial] = total.get(monomial, 0) + coefficient
-        return _normal(total)
+        return normal(total)
 
     __radd__ = __add__
 
@@ -88,11 +113,11 @@ class Dim:
         if not _is_extent(other):
             return NotImplemented
         total: dict[Monomial, int] = {}
-        for left, a in _terms(self):
-            for right, b in _terms(other):
+        for left, a in terms_of(self):
+            for right, b in terms_of(other):
                 monomial = _times(left, right)
                 total[monomial] = total.get(monomial, 0) + a * b
-        return _normal(total)
+        return normal(total)
 
     __rmul__ = __mul__
 
@@ -109,13 +134,40 @@ class Dim:
         return str(self)
 
     def __str__(self) -> str:
-        parts = []
-        for monomial, coefficient in self.terms:
-            factors = [str(atom) if power == 1 else f"{atom}**{power}" for atom, power in monomial]
-            if coefficient != 1 or not factors:
-                factors.insert(0, str(coefficient))
-            parts.append("*".join(factors))
-        return " + ".join(parts).replace("+ -", "- ")
+        return _maximum_text(self) or "".join(_term_text(i, m, c) for i, (m, c) in enumerate(self.terms))
+
+
+A = TypeVar("A", bound=Symbol | Quotient | Floor | Minimum)
+
+
+def single_atom(monomial: Monomial, kind: type[A]) -> A | None:
+    """The atom of that kind that the monomial consists of, if it does."""
+    if len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], kind):
+        return monomial[0][0]
+    return None
+
+
+def _term_text(position: int, monomial: Monomial, coefficient: int) -> str:
+    sign = "" if not position else " - " if coefficient < 0 else " + "
+    number = abs(coefficient) if position else coefficient
+    alone = number == 1 and len(monomial) == 1
+    factors = [str(number)] if number != 1 or not monomial else []
+    for atom, power in monomial:
+        text = f"({atom})" if isinstance(atom, Floor) and not (alone and power == 1) else str(atom)
+        factors.append(text if power == 1 else f"{text}**{power}")
+    return sign + "*".join(factors)
+
+
+def _maximum_text(extent: Dim) -> str | None:
+    """``n - min(n, 3)`` written as ``max(n - 3, 0)``."""
+    for monomial, coefficient in extent.terms:
+        found = single_atom(monomial, Minimum)
+        if found is not None and coefficient == -1:
+            rest = extent + of_atom(found)
+            choices = sorted((rest - e for e in found.extents), key=lambda e: isinstance(e, int))
+            if any(isinstance(e, int) for e in choices):
+                return f"max({', '.join(map(str, choices))})"
+    return None
 
 
 def _is_extent(value: object) -> bool:
@@ -130,7 +182,7 @@ def _is_extent(value: object) -> bool:
     return hasattr(value, "__index__") and type(value).__module__ == "numpy"
 
 
-def _terms(extent: Extent) -> tuple[tuple[Monomial, int], ...]:
+def terms_of(extent: Extent) -> tuple[tuple[Monomial, int], ...]:
     return extent.terms if isinstance(extent, Dim) else (((), int(extent)),)
 
 
@@ -141,7 +193,7 @@ def _times(left: Monomial, right: Monomial) -> Monomial:
     return tuple(sorted(powers.items(), key=lambda item: _atom_key(item[0])))
 
 
-def _normal(total: Mapping[Monomial, int]) -> Extent:
+def normal(total: Mapping[Monomial, int]) -> Extent:
     terms = [(m, c) for m, c in total.items() if c]
     if not terms:
         return 0
@@ -151,7 +203,7 @@ def _normal(total: Mapping[Monomial, int]) -> Extent:
     return Dim(tuple(terms))
 
 
-def _of_atom(atom: Atom) -> Dim:
+def of_atom(atom: Atom) -> Dim:
     return Dim(((((atom, 1),), 1),))
 
 
@@ -159,10 +211,10 @@ def dim(name: str | None = None) -> Dim:
     """A symbolic extent: ``dim("batch")`` is the same extent everywhere, ``dim()`` is new each time."""
     if name is None:
         serial = next(_serial)
-        return _of_atom(Symbol(f"?{serial}", serial))
+        return of_atom(Symbol(f"?{serial}", serial))
     if not name.isidentifier():
         raise ValueError(f"an extent's name must be an identifier, got {name!r}")
-    return _of_atom(Symbol(name))
+    return of_atom(Symbol(name))
 
 
 def product(extents: Iterable[Extent]) -> Extent:
@@ -183,23 +235,23 @@ def exact_div(numerator: Extent, denominator: Extent) -> Extent:
         raise ValueError(f"{numerator} is not divisible by 0")
     if numerator == denominator:
         return 1
-    divisor = _terms(denominator)
+    divisor = terms_of(denominator)
     if len(divisor) == 1:
         monomial, coefficient = divisor[0]
         quotient: dict[Monomial, int] = {}
-        for m, c in _terms(numerator):
+        for m, c in terms_of(numerator):
             rest = _without(m, monomial)
             if rest is None or c % coefficient:
                 break
             quotient[rest] = c // coefficient
         else:
-            return _normal(quotient)
+            return normal(quotient)
     return _kept_quotient(numerator, denominator)
 
 
 def _kept_quotient(numerator: Extent, denominator: Extent) -> Dim:
     top = Dim((((), numerator),)) if isinstance(numerator, int) else numerator
-    return _of_atom(Quotient(top, denominator))
+    return of_atom(Quotient(top, denominator))
 
 
 def _divided(numerator: Extent, denominator: Extent) -> Extent:
@@ -228,13 +280,34 @@ def symbols(extent: Extent) -> set[Symbol]:
     found: set[Symbol] = set()
     pending: list[Extent] = [extent]
     while pending:
-        for monomial, _ in _terms(pending.pop()):
+        for monomial, _ in terms_of(pending.pop()):
             for atom, _ in monomial:
                 if isinstance(atom, Symbol):
                     found.add(atom)
                 else:
-                    pending += [atom.numerator, atom.denominator]
+                    pending += _inner(atom)
     return found
+
+
+def _inner(atom: Quotient | Floor | Minimum) -> tuple[Extent, ...]:
+    """The extents that an atom is made of."""
+    if isinstance(atom, Quotient):
+        return atom.numerator, atom.denominator
+    return (atom.numerator,) if isinstance(atom, Floor) else atom.extents
+
+
+def _with_inner(atom: Quotient | Floor | Minimum, inner: Sequence[Extent]) -> Extent:
+    """The extent that an atom made of ``inner`` in place of its own is."""
+    from graphc.bounds import floor_div, min_extent
+
+    if isinstance(atom, Quotient):
+        return _divided(*inner)
+    return floor_div(inner[0], atom.divisor) if isinstance(atom, Floor) else min_extent(*inner)
+
+
+def is_polynomial(extent: Extent) -> bool:
+    """Whether ``extent`` is made of numbers and symbols by sums and products alone."""
+    return all(isinstance(atom, Symbol) for monomial, _ in terms_of(extent) for atom, _ in monomial)
 
 
 def evaluate(extent: Extent, values: Mapping[Symbol, int]) -> int:
@@ -244,16 +317,22 @@ def evaluate(extent: Extent, values: Mapping[Symbol, int]) -> int:
     total = 0
     for monomial, coefficient in extent.terms:
         for atom, power in monomial:
-            if isinstance(atom, Symbol):
-                value = values[atom]
-            else:
-                numerator, denominator = evaluate(atom.numerator, values), evaluate(atom.denominator, values)
-                if denominator == 0 or numerator % denominator:
-                    raise ValueError(f"{atom} is {numerator}/{denominator}, which is not exact")
-                value = numerator // denominator
+            value = values[atom] if isinstance(atom, Symbol) else _evaluate_atom(atom, values)
             coefficient *= value**power
         total += coefficient
     return total
+
+
+def _evaluate_atom(atom: Quotient | Floor | Minimum, values: Mapping[Symbol, int]) -> int:
+    inner = [evaluate(e, values) for e in _inner(atom)]
+    if isinstance(atom, Minimum):
+        return min(inner)
+    if isinstance(atom, Floor):
+        return inner[0] // atom.divisor
+    numerator, denominator = inner
+    if denominator == 0 or numerator % denominator:
+        raise ValueError(f"{atom} is {numerator}/{denominator}, which is not exact")
+    return numerator // denominator
 
 
 class Unifier:
@@ -297,13 +376,18 @@ class Unifier:
             if len(m) == 1 and m[0][1] == 1 and isinstance(m[0][0], Symbol) and abs(c) == 1
         )
         for _, _, _, symbol, coefficient in reversed(solvable):
-            value = (difference - coefficient * _of_atom(symbol)) * -coefficient
+            value = (difference - coefficient * of_atom(symbol)) * -coefficient
             if symbol not in symbols(value):
                 if isinstance(value, int) and value < 0:
                     return False
                 self._bound[symbol] = value
                 self._memo.clear()
                 return True
+        from graphc.bounds import lower_bound, upper_bound
+
+        least, most = lower_bound(difference), upper_bound(difference)
+        if (least is not None and least > 0) or (most is not None and most < 0):
+            return False
         self.residual.append((a, b))
         return True
 
@@ -317,12 +401,12 @@ class Unifier:
                     if isinstance(atom, Symbol):
                         value = self._bound.get(atom)
                         changed |= value is not None
-                        factor: Extent = _of_atom(atom) if value is None else value
+                        factor: Extent = of_atom(atom) if value is None else value
                     else:
-                        top, bottom = self.canonical(atom.numerator), self.canonical(atom.denominator)
-                        moved = (top, bottom) != (atom.numerator, atom.denominator)
+                        inner = tuple(self.canonical(e) for e in _inner(atom))
+                        moved = inner != _inner(atom)
                         changed |= moved
-                        factor = _divided(top, bottom) if moved else _of_atom(atom)
+                        factor = _with_inner(atom, inner) if moved else of_atom(atom)
                     for _ in range(power):
                         term = term * factor
                 total = total + term

@@ -11,7 +11,7 @@ from graphc.dims import Dim, Extent, dim
 from graphc.dtypes import DType, DTypeLike, as_dtype, float32, is_weak, promote, weak_dtype
 from graphc.errors import DTypeError, ShapeError
 from graphc.expr import cast
-from graphc.node import Tensor, TensorType, attrs_of, frozen, make_node
+from graphc.node import Node, Tensor, TensorType, attrs_of, frozen, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
 
 _LEAF = NotDifferentiable("a leaf has no inputs")
@@ -36,12 +36,25 @@ CONSTANT = register(
         doc="A value written into the graph.",
     )
 )
+
+
+def extent_in(node: Node, value: int) -> int:
+    """The value of an extent, which must fit the dtype of the tensor that stands for it."""
+    dtype = node.results[0].dtype
+    if dtype.kind in "iu" and value > np.iinfo(dtype).max:
+        raise DTypeError(
+            f"the extent {node.attrs['extent']} is {value} in this run, which does not fit {dtype} ({node.where}); "
+            f"convert what it meets to a wider dtype"
+        )
+    return value
+
+
 EXTENT = register(
     OpDef(
         "extent",
         Kind.LEAF,
         lambda c: (TensorType((), c.attrs["dtype"]),),
-        lambda r: np.asarray(r.extent(r.attrs["extent"]), r.dtype),
+        lambda r: np.asarray(extent_in(r.node, r.extent(r.attrs["extent"])), r.dtype),
         _LEAF,
         domain=_NO_INPUT,
         doc="The value of a symbolic extent, known when data is fed.",

@@ -163,10 +163,24 @@ RESHAPE = register(
 
 def broadcast_to(x: Any, shape: Sequence[Any]) -> Tensor:
     """``x`` repeated to ``shape`` along new leading axes and axes of extent 1; ``x`` itself when it has that shape."""
-    tensor, wanted = as_tensor(x, "broadcast_to"), as_shape(shape, "broadcast_to")
+    tensor, wanted = as_tensor(x, "broadcast_to"), as_shape(_named(shape, "broadcast_to"), "broadcast_to")
     if tensor.shape == wanted:
         return tensor
     return make_node(BROADCAST_TO, (tensor,), attrs_of(shape=wanted)).outputs[0]
+
+
+def broadcast_arrays(*tensors: Any) -> tuple[Tensor, ...]:
+    """The tensors, each broadcast to the shape that all have together."""
+    operands = [as_tensor(x, "broadcast_arrays") for x in tensors]
+    shape = Inference(BROADCAST_TO, operands, {}).broadcast([t.shape for t in operands]) if operands else ()
+    return tuple(broadcast_to(t, shape) for t in operands)
+
+
+def _named(shape: Any, what: str) -> Any:
+    """``shape`` itself; None, which makes a new extent in a placeholder, says nothing about a tensor that exists."""
+    if isinstance(shape, (tuple, list)) and any(e is None for e in shape):
+        raise ShapeError(f"{what}: None is no extent of {tuple(shape)!r}; take it from a tensor: x.shape[axis]")
+    return shape
 
 
 def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:
@@ -214,8 +228,10 @@ def reshape(x: Any, shape: Sequence[Any]) -> Tensor:
     cannot agree.
     """
     tensor = as_tensor(x, "reshape")
-    if isinstance(shape, (int, str, Dim)):
+    if isinstance(shape, (int, str, Dim)) or shape is None:
         shape = (shape,)
+    if any(e is None for e in shape):
+        raise ShapeError(f"reshape: None is no extent of {tuple(shape)!r}; write -1 for the one to be worked out")
     unknown = [i for i, e in enumerate(shape) if isinstance(e, int) and e == -1]
     if len(unknown) > 1:
         raise ShapeError(f"reshape: at most one extent may be -1, got {tuple(shape)}")

@@ -13,10 +13,11 @@ import numpy as np
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, OpDef, register
 from graphc.ops.comparison import equal, where
-from graphc.ops.elementwise import abs, as_float, exp, log, stop_gradient
+from graphc.ops.elementwise import abs, as_float, stop_gradient
+from graphc.ops.exponential import exp, log
 from graphc.ops.leaf import zeros_like
-from graphc.ops.reduce import max, restored, sum
-from graphc.ops.shape import normalize_axis, squeeze
+from graphc.ops.reduce import Axis, max, restored, sum
+from graphc.ops.shape import normalize_axes, normalize_axis, squeeze
 
 _SAMPLE = Domain(("f",), rank=1, empty=False)
 
@@ -79,7 +80,9 @@ def _softmax_vjp(node: Node, g: Tensor) -> list[Tensor | None]:
 
 
 def _log_softmax_vjp(node: Node, g: Tensor) -> list[Tensor | None]:
-    return [g - exp(node.outputs[0]) * sum(g, node.attrs["axis"], keepdims=True)]
+    # softmax shares the exponentials of log_softmax; exp of the logarithm would compute them again.
+    (axis,) = node.attrs["axis"]
+    return [g - softmax(node.inputs[0], axis) * sum(g, axis, keepdims=True)]
 
 
 def _logsumexp_vjp(node: Node, g: Tensor) -> list[Tensor | None]:
@@ -139,6 +142,12 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     return _along(LOG_SOFTMAX, x, axis)
 
 
-def logsumexp(x: Any, axis: int, *, keepdims: bool = False) -> Tensor:
-    """``log(sum(exp(x)))`` along ``axis``, without overflow; -inf where all are -inf."""
-    return _along(LOGSUMEXP, x, axis, keepdims=bool(keepdims))
+def logsumexp(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """``log(sum(exp(x)))`` over ``axis`` (an int, several, or all for None), without overflow; -inf where all are -inf.
+    Over several axes it is that of one after another.
+    """
+    tensor = as_float(x, "logsumexp")
+    axes = normalize_axes(axis, tensor.ndim, "logsumexp")
+    for place in reversed(axes):
+        tensor = _along(LOGSUMEXP, tensor, place, keepdims=bool(keepdims))
+    return tensor
