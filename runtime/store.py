@@ -1,11 +1,13 @@
-"""The values of parameters in one session, and their files."""
+"""What a session keeps between runs: values of parameters, keys of random streams, the run counter; and its files."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,14 @@ import safetensors.numpy
 
 from graphc.errors import CheckpointError, SessionError
 from graphc.node import Tensor
+from graphc.ops.philox import RANDOM_KEY, RUN_COUNTER, stream_key
 from graphc.state import PARAMETER
 from runtime.feeds import convert
 
 Array = np.ndarray[Any, Any]
 _ALIGNMENT = 64
 _RUNS = "graphc.run_counter"
+STATE = {PARAMETER, RANDOM_KEY, RUN_COUNTER}  # the leaves whose values are found here
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -30,11 +34,25 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+def _word(value: int) -> Array:
+    """A 64-bit number in memory of its own."""
+    array = aligned_empty((), np.dtype(np.uint64))
+    array[...] = value
+    return array
+
+
+def write_together(targets: Sequence[Array], values: Sequence[Array]) -> None:
+    """Write each value into its array, in one loop without Python bytecode: no signal's handler runs in between."""
+    deque(map(np.ndarray.__setitem__, targets, itertools.repeat(...), values), maxlen=0)
+
+
 class ParameterStore:
-    """Holds one array per parameter, at an address that never changes.
+    """Holds one array per parameter and per key of a random stream, and the run counter, at addresses that never
+    change.
 
     A parameter's first value comes from an entry of a loaded file that waits for its name, or from its initialiser,
-    drawn from the session's seed and the parameter's place among those the session has met.
+    drawn from the session's seed and the parameter's place among those the session has met. A key comes from the seed
+    and its stream; streams that the graph does not number are numbered as they are met.
     """
 
     def __init__(self, seed: int) -> None:
@@ -42,14 +60,38 @@ class ParameterStore:
         self._arrays: dict[Tensor, Array] = {}
         self._names: dict[str, Tensor] = {}
         self._waiting: dict[str, Array] = {}
-        self.run_counter = 0
+        self._keys: dict[Tensor, Array] = {}
+        self._streams = 0
+        self.counter = _word(0)  # runs with updates that ended well; programs count in it
+        self.cancel = _word(0)  # what programs look at between repeated steps: 1 asks them to stop
 
     def __iter__(self) -> Iterable[Tensor]:
         return iter(self._arrays)
 
-    def meet(self, parameters: Iterable[Tensor]) -> None:
-        """Give every new parameter its first value, in order of creation; nothing is kept if one of them fails."""
-        new = sorted((p for p in parameters if p not in self._arrays), key=lambda p: p.node.serial)
+    @property
+    def run_counter(self) -> int:
+        """How many runs with updates have ended well."""
+        return int(self.counter)
+
+    @run_counter.setter
+    def run_counter(self, runs: int) -> None:
+        self.counter[...] = runs
+
+    def meet(self, leaves: Iterable[Tensor]) -> None:
+        """Give every new parameter its first value and every new key its stream, in order of creation; nothing is kept
+        if one of them fails.
+        """
+        ordered = sorted(leaves, key=lambda t: t.node.serial)
+        self._meet_parameters(t for t in ordered if t.node.op is PARAMETER)
+        for key in ordered:
+            if key.node.op is RANDOM_KEY and key not in self._keys:
+                seed = key.node.attrs["seed"]
+                stream = self._streams if seed is None else seed
+                self._keys[key] = _word(stream_key(self._seed, stream, explicit=seed is not None))
+                self._streams += seed is None
+
+    def _meet_parameters(self, parameters: Iterable[Tensor]) -> None:
+        new = [p for p in parameters if p not in self._arrays]
         names = dict(self._names)
         arrays: dict[Tensor, Array] = {}
         for offset, parameter in enumerate(new):
@@ -94,9 +136,11 @@ class ParameterStore:
             array[...] = drawn
         return array
 
-    def array(self, parameter: Tensor) -> Array:
-        """The array that holds the value: internal, changed by runs."""
-        return self._arrays[parameter]
+    def array(self, leaf: Tensor) -> Array:
+        """The array that holds the value of a leaf of STATE: internal, changed by runs."""
+        if leaf.node.op is RUN_COUNTER:
+            return self.counter
+        return self._arrays[leaf] if leaf.node.op is PARAMETER else self._keys[leaf]
 
     def find(self, parameter: Tensor | str) -> Tensor:
         """The parameter itself, or the one of that name; it is given its first value if the session has not met it."""

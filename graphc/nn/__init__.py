@@ -1,13 +1,71 @@
-"""Networks: modules, layers, activations and losses."""
+"""Networks: modules, layers, activations, norms and losses."""
 
 from __future__ import annotations
 
-from graphc.nn.layers import Linear, ReLU, Sequential, Sigmoid, Tanh
-from graphc.nn.losses import cross_entropy, mse_loss
+from graphc.nn.activation_layers import (
+    ELU,
+    GELU,
+    SELU,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from graphc.nn.activations import (
+    celu,
+    elu,
+    gelu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    log_sigmoid,
+    mish,
+    prelu,
+    relu6,
+    selu,
+    silu,
+    softplus,
+    softsign,
+    tanhshrink,
+)
+from graphc.nn.classification import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    nll_loss,
+)
+from graphc.nn.functional import dropout, embedding
+from graphc.nn.layers import Dropout, Embedding, Linear, Sequential
+from graphc.nn.losses import (
+    cosine_embedding_loss,
+    cosine_similarity,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
 from graphc.nn.module import Module
+from graphc.nn.norms import BatchNorm, LayerNorm, RMSNorm, batch_norm, layer_norm, rms_norm
 from graphc.ops import log_softmax, logsumexp, relu, sigmoid, softmax, tanh
 
 __all__ = [
-    "Linear", "Module", "ReLU", "Sequential", "Sigmoid", "Tanh", "cross_entropy", "log_softmax", "logsumexp",
-    "mse_loss", "relu", "sigmoid", "softmax", "tanh",
+    "ELU", "GELU", "SELU", "BatchNorm", "Dropout", "Embedding", "Hardswish", "Hardtanh", "LayerNorm", "LeakyReLU",
+    "Linear", "LogSoftmax", "Mish", "Module", "PReLU", "RMSNorm", "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid",
+    "Softmax", "Softplus", "Tanh", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu",
+    "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "gelu", "hardsigmoid",
+    "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "layer_norm", "leaky_relu",
+    "log_sigmoid", "log_softmax", "logsumexp", "mish", "mse_loss", "nll_loss", "prelu", "relu", "relu6", "rms_norm",
+    "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh", "tanhshrink",
 ]  # fmt: skip

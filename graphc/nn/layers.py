@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from graphc import init as initializers
-from graphc.dtypes import DTypeLike, as_dtype, is_float
-from graphc.errors import DTypeError
+from graphc.dtypes import DTypeLike
 from graphc.init import Initializer
-from graphc.nn.module import Module, layer_name
+from graphc.nn.functional import check_probability, dropout, embedding
+from graphc.nn.module import Module, check_float, layer_name
 from graphc.node import Tensor
-from graphc.ops import matmul, relu, sigmoid, tanh
+from graphc.ops import matmul
 from graphc.state import parameter
 
 
@@ -37,8 +37,7 @@ class Linear(Module):
         dtype: DTypeLike = "float32",
         name: str | None = None,
     ) -> None:
-        if not is_float(as_dtype(dtype)):
-            raise DTypeError(f"Linear: dtype must be float32 or float64, got {as_dtype(dtype)}")
+        check_float(dtype, "Linear")
         self.in_features = in_features
         self.out_features = out_features
         name = layer_name(self, name)
@@ -64,6 +63,11 @@ class Sequential(Module):
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
         for position, layer in enumerate(layers):
+            if isinstance(layer, type):
+                raise TypeError(
+                    f"Sequential: part {position} is the class {layer.__name__}, not a layer; "
+                    f"write {layer.__name__}() to make one"
+                )
             if not callable(layer):
                 hint = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
                 kind = type(layer).__name__
@@ -89,22 +93,45 @@ class Sequential(Module):
         return [*named, *((name, value) for name, value in vars(self).items() if name != "_layers")]
 
 
-class ReLU(Module):
-    """``max(x, 0)`` as a module."""
+class Dropout(Module):
+    """While learning, each element is 0 with probability ``p``, and the others are divided by ``1 - p``; when
+    predicting, nothing changes (N. Srivastava et al., JMLR 15, 2014).
+
+    ``training=`` in the call of the model says which. ``seed`` fixes the stream of random numbers, as in
+    ``graphc.random``. Raises ``ArgumentError`` for p outside 0 to 1.
+    """
+
+    def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
+        check_probability(p, "Dropout")
+        self.p = p
+        self.seed = seed
 
     def forward(self, x: Any) -> Tensor:
-        return relu(x)
+        return dropout(x, self.p, self.training, seed=self.seed)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
 
 
-class Tanh(Module):
-    """Hyperbolic tangent as a module."""
+class Embedding(Module):
+    """Rows of a table: integers of any shape to vectors of ``features`` along a new last axis.
 
-    def forward(self, x: Any) -> Tensor:
-        return tanh(x)
+    ``weight`` has shape (rows, features) and is drawn by ``init``, by default ``graphc.init.normal()``. A run with an
+    index out of range raises ``IndexRangeError``. Raises ``DTypeError`` for a dtype that is not float.
+    """
 
+    def __init__(
+        self, rows: int, features: int, *, init: Initializer | None = None, dtype: DTypeLike = "float32",
+        name: str | None = None,
+    ) -> None:  # fmt: skip
+        check_float(dtype, "Embedding")
+        self.rows = rows
+        self.features = features
+        shape = (rows, features)
+        self.weight = parameter(init or initializers.normal(), shape, dtype, f"{layer_name(self, name)}.weight")
 
-class Sigmoid(Module):
-    """Logistic function as a module."""
+    def forward(self, indices: Any) -> Tensor:
+        return embedding(indices, self.weight)
 
-    def forward(self, x: Any) -> Tensor:
-        return sigmoid(x)
+    def extra_repr(self) -> str:
+        return f"rows={self.rows}, features={self.features}"

@@ -1,117 +1,125 @@
-"""Losses: how far a prediction is from what is wanted, as a tensor to minimise."""
+"""Losses between two tensors of one shape, in the formulas and with the defaults of ``torch.nn.functional``.
+
+``reduction`` is "mean" or "sum" over all elements, a scalar, or "none". Integers are converted to the other operand's
+float dtype. Over no elements the mean is NaN, and its gradient has no elements either. Operands of different shapes
+raise ``ShapeError``, other reductions ``ArgumentError``.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from graphc.dims import Extent
-from graphc.dtypes import float32, is_float
-from graphc.errors import DTypeError, ShapeError
+from graphc.errors import ArgumentError
+from graphc.nn.reduction import REDUCTIONS, check_reduction, matched, reduced
 from graphc.node import Tensor
-from graphc.ops import astype, equal, log_softmax, logical_and, mean, one_hot, permute_dims, square, sum, where
-from graphc.ops.leaf import as_tensor
+from graphc.ops import abs, divide, equal, exp, less, log, maximum, sqrt, square, sum, where
+from graphc.ops.leaf import as_operands, extent_value
 from graphc.ops.shape import normalize_axis
 
 
-def mse_loss(input: Any, target: Any) -> Tensor:
-    """Mean squared error: ``mean((input - target)**2)`` over all elements, a scalar.
+def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
+    """Squared error ``(input - target)**2``. Nothing is broadcast."""
+    check_reduction(reduction, "mse_loss")
+    left, right = matched(input, target, "mse_loss")
+    return reduced(square(left - right), reduction)
 
-    ``input`` and ``target`` have one shape; nothing is broadcast, because a target of shape (n,) beside a prediction
-    of shape (n, 1) would be compared in all n*n pairs. Integers are converted to the other operand's float dtype.
-    Over no elements the result is NaN and its gradient has no elements either.
 
-    Raises ``ShapeError`` when the shapes differ.
+def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
+    """Absolute error ``|input - target|``."""
+    check_reduction(reduction, "l1_loss")
+    left, right = matched(input, target, "l1_loss")
+    return reduced(abs(left - right), reduction)
+
+
+def huber_loss(input: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean") -> Tensor:
+    """``d**2 / 2`` where the error ``d`` is less than ``delta``, else ``delta * (|d| - delta / 2)`` (P. Huber, 1964).
+    Raises ``ArgumentError`` unless delta > 0.
     """
-    left, right = as_tensor(input, "mse_loss: input"), as_tensor(target, "mse_loss: target")
-    dtype = next((t.dtype for t in (left, right) if is_float(t.dtype)), float32)
-    if not _may_be_equal(left.shape, right.shape):
-        raise ShapeError(
-            f"mse_loss: input and target must have the same shape, got {_show(left.shape)} and {_show(right.shape)}"
-            f"\n  input:  {left.describe()}\n  target: {right.describe()}"
-        )
-    left, right = (t if is_float(t.dtype) else astype(t, dtype) for t in (left, right))
-    return mean(square(left - right))
+    check_reduction(reduction, "huber_loss")
+    if not delta > 0:
+        raise ArgumentError(f"huber_loss: delta must be positive, got {delta}")
+    left, right = matched(input, target, "huber_loss")
+    size, small, inside = _inside(left - right, delta)
+    return reduced(where(small, 0.5 * square(inside), delta * (size - 0.5 * delta)), reduction)
 
 
-def cross_entropy(logits: Any, labels: Any, *, axis: int = -1, reduction: str = "mean") -> Tensor:
-    """Cross entropy of ``softmax(logits)`` and the wanted classes, in the dtype of ``logits``.
-
-    ``logits``: float, with the classes along ``axis``. ``labels``: either integers in the shape of ``logits`` without
-    ``axis``, each from 0 to the number of classes less 1; or floats in the shape of ``logits``, the probabilities of
-    the classes.
-
-        loss = -log_softmax(logits)[label]        loss = -sum(labels * log_softmax(logits))
-
-    ``reduction``: ``"mean"`` and ``"sum"`` over all samples give a scalar, ``"none"`` one loss per sample, in the
-    shape of ``logits`` without ``axis``. A class whose logit is -inf (masked out) costs nothing unless it is wanted.
-    Over no samples the mean is NaN, the sum 0.
-
-    Raises ``ShapeError`` and ``DTypeError`` for labels that do not fit; a run with a label out of range raises
-    ``IndexRangeError``.
+def smooth_l1_loss(input: Any, target: Any, *, beta: float = 1.0, reduction: str = "mean") -> Tensor:
+    """``huber_loss`` with ``delta=beta``, divided by beta; with ``beta=0`` the absolute error. Raises
+    ``ArgumentError`` for a negative beta.
     """
-    scores, wanted = as_tensor(logits, "cross_entropy: logits"), as_tensor(labels, "cross_entropy: labels")
-    if reduction not in ("mean", "sum", "none"):
-        raise ShapeError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    if not is_float(scores.dtype):
-        raise DTypeError(f"cross_entropy: logits must be float, got {scores.describe()}")
-    if scores.ndim == 0:
-        raise ShapeError(f"cross_entropy: logits need an axis of classes, got the scalar {scores.describe()}")
-    place = normalize_axis(axis, scores.ndim, "cross_entropy")
-    samples = scores.shape[:place] + scores.shape[place + 1 :]
-    if wanted.dtype.kind in "iu":
-        _check_labels(scores, wanted, samples, "integer labels have the shape of logits without the axis of classes")
-        each = _of_classes(scores, wanted, place)
-    elif is_float(wanted.dtype):
-        _check_labels(scores, wanted, scores.shape, "float labels are probabilities of classes, in the shape of logits")
-        each = _of_probabilities(scores, astype(wanted, scores.dtype), place)
-    else:
-        raise DTypeError(
-            f"cross_entropy: labels must be integers (classes) or floats (probabilities), got {wanted.describe()}"
-        )
-    if reduction == "none":
-        return each
-    return mean(each) if reduction == "mean" else sum(each)
+    check_reduction(reduction, "smooth_l1_loss")
+    if not beta >= 0:
+        raise ArgumentError(f"smooth_l1_loss: beta must be at least 0, got {beta}")
+    if beta == 0:
+        return l1_loss(input, target, reduction=reduction)
+    left, right = matched(input, target, "smooth_l1_loss")
+    size, small, inside = _inside(left - right, beta)
+    return reduced(where(small, square(inside) * (0.5 / beta), size - 0.5 * beta), reduction)
 
 
-def _of_classes(scores: Tensor, labels: Tensor, place: int) -> Tensor:
-    hit = one_hot(labels, scores.shape[place], "bool")
-    last = scores.ndim - 1
-    hit = permute_dims(hit, (*range(place), last, *range(place, last)))
-    # Chosen, not multiplied: 0 * -inf is NaN. log_softmax subtracts the largest logit first, so that large logits of
-    # nearly equal size keep their difference, which logsumexp(logits) - logit loses.
-    return -sum(where(hit, log_softmax(scores, place), 0), place)
+def _inside(difference: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The size of the difference, whether it is below the limit, and the difference with 0 where it is not, so that
+    no square overflows.
+    """
+    size = abs(difference)
+    small = less(size, limit)
+    return size, small, where(small, difference, 0)
 
 
-def _of_probabilities(scores: Tensor, labels: Tensor, place: int) -> Tensor:
-    absent = logical_and(equal(labels, 0), equal(scores, -math.inf))
-    return -sum(labels * where(absent, 0, log_softmax(scores, place)), place)
+def kl_div(input: Any, target: Any, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """Kullback-Leibler divergence ``target * (log(target) - input)`` of probabilities ``target`` from those whose
+    logarithms are ``input``; where a target is 0, it is 0.
+
+    ``log_target=True`` takes logarithms of the targets. ``reduction="mean"`` divides by the number of elements, as in
+    PyTorch; the divergence itself is ``"batchmean"``, which divides by the extent of the first axis.
+    """
+    check_reduction(reduction, "kl_div", (*REDUCTIONS[:2], "batchmean", "none"))
+    left, right = as_operands("kl_div", *matched(input, target, "kl_div"))
+    absent = equal(right, -math.inf if log_target else 0)
+    # Where a probability is 0, the other may be 0 too, and its logarithm infinite.
+    present = where(absent, 0 if log_target else 1, right)
+    chance, logarithm = (exp(present), present) if log_target else (present, log(present))
+    each = where(absent, 0, chance * (logarithm - where(absent, 0, left)))
+    if reduction == "batchmean":
+        if not each.ndim:
+            raise ArgumentError(
+                "kl_div: reduction='batchmean' divides by the extent of the first axis; scalars have none"
+            )
+        return divide(sum(each), extent_value(each.shape[0], each.dtype))
+    return reduced(each, reduction)
 
 
-def _check_labels(scores: Tensor, labels: Tensor, expected: tuple[Extent, ...], rule: str) -> None:
-    if _may_be_equal(labels.shape, expected):
-        return
-    hint = ""
-    if labels.dtype.kind in "iu" and _may_be_equal(labels.shape, scores.shape):
-        hint = "\n  if these are one-hot rows, convert them: labels.astype('float32')"
-    elif is_float(labels.dtype) and labels.ndim == scores.ndim - 1:
-        hint = "\n  if these are class numbers, convert them: labels.astype('int64')"
-    elif labels.ndim == len(expected) + 1 and labels.shape[-1] == 1:
-        hint = "\n  drop the last axis: graphc.squeeze(labels, -1)"
-    raise ShapeError(
-        f"cross_entropy: {rule}: expected {_show(expected)}, got {_show(labels.shape)}"
-        f"\n  logits: {scores.describe()}\n  labels: {labels.describe()}{hint}"
-    )
+def hinge_embedding_loss(input: Any, target: Any, *, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+    """``input`` (a distance) where ``target`` is 1, ``max(0, margin - input)`` where it is -1."""
+    check_reduction(reduction, "hinge_embedding_loss")
+    left, right = matched(input, target, "hinge_embedding_loss")
+    return reduced(where(equal(right, 1), left, _above_zero(margin - left)), reduction)
 
 
-def _may_be_equal(left: tuple[Extent, ...], right: tuple[Extent, ...]) -> bool:
-    """Whether two shapes can be equal. A written 1 beside a symbolic extent cannot: it would be broadcast."""
-    if len(left) != len(right):
-        return False
-    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a != b]
-    return not any((isinstance(a, int) and isinstance(b, int)) or 1 in (a, b) for a, b in pairs)
+def cosine_similarity(x: Any, y: Any, axis: int = -1, *, epsilon: float = 1e-8) -> Tensor:
+    """``sum(x * y) / (max(|x|, epsilon) * max(|y|, epsilon))`` along ``axis``, for the Euclidean norms of ``x`` and
+    ``y``, which broadcast. Raises ``ArgumentError`` unless epsilon > 0.
+    """
+    if not epsilon > 0:
+        raise ArgumentError(f"cosine_similarity: epsilon must be positive, got {epsilon}")
+    left, right = (t if t.dtype.kind == "f" else t.astype("float32") for t in as_operands("cosine_similarity", x, y))
+    product = left * right
+    place = normalize_axis(axis, product.ndim, "cosine_similarity") - product.ndim
+    sizes = (sqrt(maximum(sum(square(t), place), epsilon**2)) for t in (left, right))
+    return sum(product, place) / math.prod(sizes)
 
 
-def _show(shape: tuple[Extent, ...]) -> str:
-    parts = ["?" if str(extent).startswith("?") else str(extent) for extent in shape]
-    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+def cosine_embedding_loss(
+    x: Any, y: Any, target: Any, *, axis: int = -1, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """With the cosine ``c`` of ``x`` and ``y`` along ``axis``: ``1 - c`` where ``target`` is 1, ``max(0, c - margin)``
+    where it is -1.
+    """
+    check_reduction(reduction, "cosine_embedding_loss")
+    cosine, wanted = matched(cosine_similarity(x, y, axis), target, "cosine_embedding_loss")
+    return reduced(where(equal(wanted, 1), 1 - cosine, _above_zero(cosine - margin)), reduction)
+
+
+def _above_zero(x: Tensor) -> Tensor:
+    return where(less(x, 0), 0, x)

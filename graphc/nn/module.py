@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import itertools
 import textwrap
@@ -9,11 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from graphc.node import Tensor
-from graphc.state import is_parameter, parameter
-from graphc.where import derived_from
+from graphc.dtypes import DTypeLike, as_dtype, is_float
+from graphc.errors import ArgumentError, DTypeError
+from graphc.node import Node, Tensor
+from graphc.state import Update, group, is_parameter, parameter
+from graphc.where import capture, derived_from
 
 M = TypeVar("M", bound="Module")
+_training: contextvars.ContextVar[bool | None] = contextvars.ContextVar("graphc_training", default=None)
 
 _layers: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
 _copies: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
@@ -34,6 +38,9 @@ class Module:
     Lists, tuples and dicts of modules or parameters count as attributes do. A tensor that is no parameter is a plain
     attribute.
 
+    Some layers compute one thing while they learn and another when they predict. The graph of each is written down
+    once, and the call says which it is: ``model(x, training=True)``. Inside, ``self.training`` tells every module.
+
     ``copy.deepcopy`` gives a module with parameters of its own: the same shapes, dtypes and initialisers under new
     names (``linear_1.weight`` becomes ``linear_1_copy1.weight``). A parameter used twice in the module is used twice
     in the copy.
@@ -45,8 +52,43 @@ class Module:
             f"{type(self).__name__} has no forward method: define forward(self, x) in the class and return the result"
         )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+    def __call__(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        if training is None:
+            return self.forward(*args, **kwargs)
+        if not isinstance(training, bool):
+            raise ArgumentError(f"{type(self).__name__}: training must be True or False, got {training!r}")
+        token = _training.set(training)
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            _training.reset(token)
+
+    @property
+    def training(self) -> bool:
+        """What ``training=`` said in the call of this module, or of the nearest around it; ``ArgumentError`` if nobody
+        said.
+        """
+        said = _training.get()
+        if said is None:
+            raise ArgumentError(
+                f"{type(self).__name__} computes one thing while it learns and another when it predicts: "
+                f"call the model with training=True or training=False, as in model(x, training=True)"
+            )
+        return said
+
+    def updates(self, loss: Tensor) -> Update:
+        """What the layers in this module keep of the data that ``loss`` is made of, such as the running mean of a
+        batch norm: an update to run with the optimiser's, ``graphc.group(train, model.updates(loss))``. It is empty
+        when no layer keeps anything.
+        """
+        used = _ancestors(loss)
+        where, _ = capture()
+        with derived_from(where, "update"):
+            return group(*(update for module in self.modules() for update in module.own_updates(used)))
+
+    def own_updates(self, used: set[Node]) -> Iterable[Update]:
+        """Updates of this module alone, for the nodes that were ``used``; defined by layers that keep something."""
+        return ()
 
     def parameters(self) -> list[Tensor]:
         """All parameters of this module and those in it, each once, in the order of the attributes."""
@@ -112,12 +154,29 @@ class Module:
                 ][::-1]
 
 
+def _ancestors(tensor: Tensor) -> set[Node]:
+    """The nodes that a tensor is made of."""
+    found = {tensor.node}
+    pending = [tensor.node]
+    while pending:
+        new = {source.node for source in pending.pop().inputs} - found
+        found |= new
+        pending += new
+    return found
+
+
 def layer_name(layer: Module, name: str | None) -> str:
     """``name``, or one made of the layer's class and a number, such as ``linear_1``."""
     if name is not None:
         return name
     kind = type(layer).__name__.lower()
     return f"{kind}_{next(_layers[kind])}"
+
+
+def check_float(dtype: DTypeLike, what: str) -> None:
+    """``DTypeError`` for parameters that would have no gradient."""
+    if not is_float(as_dtype(dtype)):
+        raise DTypeError(f"{what}: dtype must be float32 or float64, got {as_dtype(dtype)}")
 
 
 def _twin(tensor: Tensor) -> Tensor:

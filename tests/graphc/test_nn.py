@@ -234,6 +234,8 @@ def test_sequential_refuses_what_cannot_be_called() -> None:
         nn.Sequential(nn.relu, 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"part 0 is a list, which cannot be called; write Sequential\(\*layers\)"):
         nn.Sequential([nn.relu])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"part 1 is the class ReLU, not a layer; write ReLU\(\) to make one"):
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU)
 
 
 def test_activation_modules_are_the_functions(device: str) -> None:
