@@ -1,17 +1,18 @@
-"""``gradients``: the request for derivatives, as a node like any other.
+"""``gradients``: the request for derivatives, as a node like any other; and the paths that a gradient takes.
 
 Nothing is derived here. The request is checked and becomes a ``gradient`` node, which ``passes/gradient.py`` expands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, overload
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
 from graphc.dtypes import is_float
 from graphc.errors import GradientError
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
-from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, register
+from graphc.opdef import Attrs, Domain, Inference, Kind, NotDifferentiable, OpDef, register
 from graphc.ops.leaf import constant, ones_like, zeros_like
 
 
@@ -34,28 +35,86 @@ GRADIENT = register(
 )  # fmt: skip
 
 
+def _infer_custom(c: Inference) -> tuple[TensorType, ...]:
+    parts = custom_parts(c.attrs, c.inputs)
+    for x, cotangent in zip(parts.arguments, parts.cotangents, strict=True):
+        if cotangent is not None:
+            for axis, (wanted, found) in enumerate(zip(x.shape, cotangent.shape, strict=True)):
+                c.equal(wanted, found, f"extents of axis {axis} of an argument and its cotangent")
+    return tuple(t.type for t in parts.values)
+
+
+# Inputs: the values that the user's function computes, its arguments, what the rule reads besides, and the cotangents
+# that it gives. Those are written with ``rule_argument`` leaves in place of what only a sweep can know.
+CUSTOM = register(
+    OpDef(
+        "custom_gradient", Kind.TRANSFORM, _infer_custom, None,
+        NotDifferentiable("its derivative is the rule that the user gave, in its inputs"),
+        domain=Domain(kinds=()), doc="Values of a function with a derivative of the user's own.",
+    )
+)  # fmt: skip
+
+
+class CustomParts(NamedTuple):
+    """Inputs of a ``custom_gradient`` node: ``cotangents`` has one for each argument, None where the rule gives
+    none."""
+
+    values: Sequence[Tensor]
+    arguments: Sequence[Tensor]
+    captured: Sequence[Tensor]
+    cotangents: Sequence[Tensor | None]
+
+
+def custom_parts(attrs: Attrs, inputs: Sequence[Tensor]) -> CustomParts:
+    """The inputs of a ``custom_gradient`` node by what they are."""
+    remaining = iter(inputs)
+    values, arguments, captured = (
+        tuple(itertools.islice(remaining, attrs[k])) for k in ("values", "arguments", "captured")
+    )
+    return CustomParts(values, arguments, captured, [next(remaining) if given else None for given in attrs["given"]])
+
+
 def differentiable_inputs(node: Node) -> tuple[Tensor, ...]:
     """The inputs through which a gradient flows back from ``node``."""
     if node.op is GRADIENT:
         return tuple(x for x in node.inputs if is_float(x.dtype))
+    if node.op is CUSTOM:
+        parts = custom_parts(node.attrs, node.inputs)
+        return tuple(x for x, g in zip(parts.arguments, parts.cotangents, strict=True) if g is not None)
     if isinstance(node.op.vjp, NotDifferentiable):
         return ()
     return tuple(x for x in node.inputs if is_float(x.dtype))
 
 
+def upstream(ys: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Tensors from which a differentiable path leads to one of ``ys``: first those themselves. Some come twice.
+
+    A gradient computes with the rules between its ys and its xs, so a path to a gradient may lead through a rule.
+    """
+    pending = [(y, False) for y in ys]
+    seen: set[tuple[Node, bool]] = set()
+    while pending:
+        tensor, derived = pending.pop()
+        yield tensor
+        node = tensor.node
+        if (node, derived) not in seen:
+            seen.add((node, derived))
+            inner = derived or node.op is GRADIENT
+            pending += [(t, inner) for t in differentiable_inputs(node)]
+            if derived and node.op is CUSTOM:
+                pending += [(t, True) for t in custom_parts(node.attrs, node.inputs).cotangents if t is not None]
+
+
 def reaches(ys: Iterable[Tensor], xs: Iterable[Tensor]) -> set[Tensor]:
     """Those of ``xs`` from which a differentiable path leads to one of ``ys``."""
-    wanted = set(xs)
-    seen: set[Node] = set()
+    missing = set(xs)
     found: set[Tensor] = set()
-    pending = list(ys)
-    while pending and len(found) < len(wanted):
-        tensor = pending.pop()
-        if tensor in wanted:
+    for tensor in upstream(ys):
+        if not missing:
+            break
+        if tensor in missing:
+            missing.remove(tensor)
             found.add(tensor)
-        if tensor.node not in seen:
-            seen.add(tensor.node)
-            pending += differentiable_inputs(tensor.node)
     return found
 
 
@@ -135,7 +194,8 @@ def gradients(
         names = "".join(f"\n    {x.describe()}" for x in missing)
         raise GradientError(
             f"gradients: no differentiable path leads to ys from:{names}\n"
-            f"  stop_gradient, integer results and comparisons end a path; unreachable='zero' gives zeros instead"
+            f"  stop_gradient, integer results, comparisons, and rules that give None end a path; "
+            f"unreachable='zero' gives zeros instead"
         )
     node_xs = [x for x in sources if x in reached]
     results: dict[Tensor, Tensor] = {x: zeros_like(x) for x in missing}

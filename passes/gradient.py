@@ -3,15 +3,20 @@
 One sweep over the graph between the xs and the ys serves all gradients asked of the same ys (A. Griewank and
 A. Walther, "Evaluating Derivatives", 2nd ed., SIAM 2008, section 3.2). Nodes are visited inputs first, so that the
 gradients inside a differentiated expression are expanded before it: higher order is the same thing twice.
+
+A ``custom_gradient`` node is differentiated by its rule, a graph among its inputs, of which a sweep copies what depends
+on the cotangents. When all gradients are expanded only the node's values are left of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeAlias
 
 from graphc import ops
-from graphc.errors import CompilerError
-from graphc.gradients import GRADIENT, differentiable_inputs
+from graphc.custom import RULE_ARGUMENT
+from graphc.errors import CompilerError, ScopeError
+from graphc.gradients import CUSTOM, GRADIENT, custom_parts, differentiable_inputs
 from graphc.node import Node, Tensor, attrs_of, make_node
 from graphc.opdef import NotDifferentiable
 from graphc.ops.shape import RESHAPE
@@ -20,7 +25,10 @@ from passes.graph import Graph, rebuild, topological
 
 
 def expand_gradients(graph: Graph) -> Graph:
-    """``graph`` without ``gradient`` nodes."""
+    """``graph`` without ``gradient`` and ``custom_gradient`` nodes.
+
+    Raises ``ScopeError`` when it needs a tensor that exists only in the rule of a custom gradient.
+    """
     sweeps = _shared_sweeps(graph)
     asked = {x for xs in sweeps.values() for x in xs}
     results: dict[tuple[Tensor, ...], dict[Tensor, Tensor]] = {}
@@ -37,7 +45,33 @@ def expand_gradients(graph: Graph) -> Graph:
         found = (results[key][x] for x in xs)
         return tuple(_distinct(new) if old in asked else new for old, new in zip(node.outputs, found, strict=True))
 
-    return rebuild(graph, expand)
+    expanded = without_rules(rebuild(graph, expand))
+    for node in expanded.nodes:
+        if node.op is RULE_ARGUMENT:
+            raise ScopeError(
+                f"{node.outputs[0].describe()} was kept from the rule of a custom_gradient, and exists only there"
+            )
+    return expanded
+
+
+def without_rules(graph: Graph, needed: Collection[Node] = ()) -> Graph:
+    """``graph`` with values alone in place of ``custom_gradient`` nodes, except those ``needed``."""
+    if all(node.op is not CUSTOM or node in needed for node in graph.nodes):
+        return graph
+
+    def values(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if node.op is not CUSTOM or node in needed:
+            return None
+        return tuple(custom_parts(node.attrs, inputs).values)
+
+    return rebuild(graph, values)
+
+
+def without_idle_rules(graph: Graph) -> Graph:
+    """``graph`` without the rules of custom gradients that no gradient asks for, and all that only they need."""
+    if not any(node.op is CUSTOM for node in graph.nodes):
+        return graph
+    return without_rules(graph, set(topological(node for node in graph.nodes if node.op is GRADIENT)))
 
 
 def _distinct(tensor: Tensor) -> Tensor:
@@ -113,22 +147,61 @@ def _propagate(
     wanted: set[Tensor],
     pending: dict[Tensor, list[Tensor]],
 ) -> None:
-    rule = node.op.vjp
-    if isinstance(rule, NotDifferentiable):
-        return
-    (g,) = totals
-    assert g is not None
-    with derived_from(node.where, "backward"):
-        results = rule(node, g)
-    for tensor, cotangent in zip(node.inputs, results, strict=True):
-        if cotangent is None or not (tensor in wanted or tensor.node in live):
-            continue
+    def asked(tensor: Tensor) -> bool:
+        return tensor in wanted or tensor.node in live
+
+    for tensor, cotangent in _by_rule(node, totals, asked) if node.op is CUSTOM else _by_vjp(node, totals, asked):
         if cotangent.ndim != tensor.ndim or cotangent.dtype != tensor.dtype:
             raise CompilerError(
                 f"the derivative of {node.op.name} has type {cotangent.type} where its input has {tensor.type} "
                 f"({node.where})"
             )
         pending.setdefault(tensor, []).append(cotangent)
+
+
+Asked: TypeAlias = Callable[[Tensor], bool]
+Pairs: TypeAlias = Iterable[tuple[Tensor, Tensor]]
+
+
+def _by_vjp(node: Node, totals: Sequence[Tensor | None], asked: Asked) -> Pairs:
+    """Inputs that are asked for and their cotangents, by the rule of the op."""
+    rule = node.op.vjp
+    if isinstance(rule, NotDifferentiable):
+        return []
+    (g,) = totals
+    assert g is not None
+    with derived_from(node.where, "backward"):
+        results = rule(node, g)
+    return [(t, r) for t, r in zip(node.inputs, results, strict=True) if r is not None and asked(t)]
+
+
+def _by_rule(node: Node, totals: Sequence[Tensor | None], asked: Asked) -> Pairs:
+    """The same by the rule of a custom gradient: what nobody asks for is not copied."""
+    parts = custom_parts(node.attrs, node.inputs)
+    pairs = [(x, g) for x, g in zip(parts.arguments, parts.cotangents, strict=True) if g is not None and asked(x)]
+    known = dict(zip(node.attrs["stand_ins"], node.outputs, strict=True))
+    with derived_from(node.where, "backward"):
+        for seed, total, value in zip(node.attrs["seeds"], totals, node.outputs, strict=True):
+            if seed is not None:
+                known[seed] = ops.zeros_like(value) if total is None else total
+    copied = _copied([g for _, g in pairs], known, {*parts.arguments, *parts.captured})
+    return [(x, g) for (x, _), g in zip(pairs, copied, strict=True)]
+
+
+def _copied(tensors: Sequence[Tensor], known: dict[Tensor, Tensor], edge: set[Tensor]) -> list[Tensor]:
+    """``tensors`` with each key of ``known`` replaced by its value. Nothing at or above ``edge`` needs a copy."""
+    replaced = {t: t for t in edge} | known
+    stack = list(tensors)
+    while stack:
+        node = stack[-1].node
+        missing = [] if stack[-1] in replaced else [t for t in node.inputs if t not in replaced]
+        if missing:
+            stack += missing
+        elif stack.pop() not in replaced:
+            inputs = tuple([replaced[t] for t in node.inputs])
+            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+            replaced.update(zip(node.outputs, node.outputs if same else node.rebuilt(inputs).outputs, strict=True))
+    return [replaced[t] for t in tensors]
 
 
 def _total(cotangents: list[Tensor] | None) -> Tensor | None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphc.data import batches, read_idx
+from graphc.data import Loader, batches, read_idx
 from graphc.errors import DataError, SymbolicError
 
 Array = np.ndarray[Any, Any]
@@ -95,30 +95,6 @@ def test_batches_are_new_arrays() -> None:
     assert not x.any()
 
 
-class Dataset:
-    def __init__(self, samples: list[Any]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Any:
-        assert type(index) is int
-        return self.samples[index]
-
-
-def test_a_dataset_is_stacked() -> None:
-    data = Dataset([(np.full(2, i, np.float32), i) for i in range(3)])
-    (x, y), (last_x, last_y) = batches(data, batch_size=2)
-    assert x.dtype == np.float32
-    assert (x.tolist(), y.tolist()) == ([[0, 0], [1, 1]], [0, 1])
-    assert (last_x.shape, last_y.tolist()) == ((1, 2), [2])
-    (alone,) = batches(Dataset([1.0, 2.0]), batch_size=2)
-    assert alone.tolist() == [1.0, 2.0]
-    with pytest.raises(DataError, match="samples of the dataset differ in shape"):
-        list(batches(Dataset([np.zeros(1), np.zeros(2)]), batch_size=2))
-
-
 @pytest.mark.parametrize(
     ("arrays", "options", "words"),
     [
@@ -131,8 +107,9 @@ def test_a_dataset_is_stacked() -> None:
         ((np.zeros(()),), {}, "array 0 is a single number"),
         (([[1], [1, 2]],), {}, "array 0 is ragged"),
         ((np.zeros(2), np.array([None, 1])), {}, "array 1 holds Python objects"),
-        ((None,), {}, "expected arrays, or a dataset .*, got NoneType"),
-        ((iter([1, 2]),), {}, "got list_iterator"),
+        ((None,), {}, "expected a dataset .*, got NoneType"),
+        ((np.zeros(2), iter([1, 2])), {}, "expected arrays, got list_iterator for array 1"),
+        ((None, np.zeros(2)), {}, "expected arrays, got NoneType for array 0"),
     ],
 )
 def test_bad_data_is_refused(arrays: tuple[Any, ...], options: dict[str, Any], words: str) -> None:
@@ -146,6 +123,8 @@ def test_a_tensor_is_no_data() -> None:
 
     with pytest.raises(SymbolicError, match="symbolic"):
         batches(graphc.placeholder((3,)), batch_size=1)
+    with pytest.raises((SymbolicError, DataError)):
+        Loader(graphc.placeholder((3,)), batch_size=1)
 
 
 # IDX files.

@@ -152,7 +152,8 @@ def test_no_path() -> None:
         graphc.gradients(out, [x, y, z])
     assert str(error.value) == (
         f"gradients: no differentiable path leads to ys from:\n    {x.describe()}\n    {y.describe()}\n"
-        f"  stop_gradient, integer results and comparisons end a path; unreachable='zero' gives zeros instead"
+        f"  stop_gradient, integer results, comparisons, and rules that give None end a path; "
+        f"unreachable='zero' gives zeros instead"
     )
     gx, gy, gz = run(graphc.gradients(out, [x, y, z], unreachable="zero"))
     assert np.array_equal(gx, [0, 0])

@@ -65,6 +65,13 @@ def test_minimize_takes_modules_and_lists(as_module: bool) -> None:
     assert [t.name for t in targets(update)] == ["layer.weight", "layer.bias"]
 
 
+def test_a_modules_integers_are_left_out() -> None:
+    layer = nn.Linear(2, 1, name="layer")
+    layer.seen = graphc.parameter(np.int64(0), name="seen")  # type: ignore[attr-defined]
+    loss = layer(graphc.placeholder((None, 2))).sum()
+    assert [t.name for t in targets(optim.SGD(0.1).minimize(loss, layer))] == ["layer.weight", "layer.bias"]
+
+
 def test_two_parts_trained_apart(device: str) -> None:
     a, b = weight(1.0, name="a"), weight(2.0, name="b")
     first, second = optim.SGD(1.0).minimize(a * b, [a]), optim.SGD(1.0).minimize(a * b, [b])
@@ -85,6 +92,10 @@ def test_two_parts_trained_apart(device: str) -> None:
         (lambda: graphc.placeholder((), name="x") * 2, "depends on no trainable parameter\n  loss: multiply"),
         (lambda: weight(1.0, name="still", trainable=False) * 2, "no trainable parameter; .*trainable=False: still"),
         (lambda: graphc.stop_gradient(weight(1.0)), "depends on no trainable parameter"),
+        (
+            lambda: graphc.parameter(np.int64(3), name="count").astype("float32") * weight(1.0, trainable=False),
+            "have trainable=False: parameter_.*; parameters that are not float have no gradient: count\n",
+        ),
     ],
 )
 def test_losses_that_cannot_be_minimised(loss: Any, words: str) -> None:
