@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphc import ops
 from graphc.node import Node, Tensor
+from graphc.ops.elementwise import ADD, MULTIPLY, SUBTRACT
+from graphc.ops.leaf import CONSTANT
 from graphc.ops.linalg import MATMUL
+from graphc.ops.shape import BROADCAST_TO, PERMUTE_DIMS
 from graphc.where import derived_from
 from passes.graph import Graph, rebuild
 
@@ -19,14 +24,14 @@ def fuse_updates(graph: Graph) -> Graph:
     single = {t for t, readers in graph.readers.items() if len(readers) == 1 and t not in fetched}
 
     def rewrite(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if not node.outputs or node.outputs[0] not in values or node.op.name not in ("add", "subtract"):
+        if (node.op is not ADD and node.op is not SUBTRACT) or node.outputs[0] not in values:
             return None
-        for place in (1, 0) if node.op.name == "add" else (1,):
+        for place in (1, 0) if node.op is ADD else (1,):
             start, term = inputs[1 - place], node.inputs[place]
-            if start is not values[node.outputs[0]] or term not in single:
+            if start is not values[node.outputs[0]]:
                 continue
             found = _scaled_product(inputs[place], term, single)
-            if found is not None and _same_shape(found[1].outputs[0], start):
+            if found is not None and _same_shape(inputs[place], start):
                 with derived_from(node.where, node.role):
                     return (_gemm(node, start, *found),)
         return None
@@ -34,20 +39,29 @@ def fuse_updates(graph: Graph) -> Graph:
     return rebuild(graph, rewrite)
 
 
-def _scaled_product(term: Tensor, written: Tensor, single: set[Tensor]) -> tuple[Tensor | None, Node] | None:
-    """``(s, product node)`` when ``term`` is ``s * (a @ b)`` with a 0-d ``s``, or ``(None, node)`` for ``a @ b``."""
-    if _is_matrix_product(term):
-        return None, term.node
-    if term.node.op.name != "multiply":
+def _scaled_product(term: Tensor, old: Tensor, single: set[Tensor]) -> tuple[Tensor | None, Tensor] | None:
+    """``(s, product)`` when ``term`` is ``s * product`` with a 0-d ``s``, or ``(None, term)`` for a product alone.
+
+    ``old`` is what ``term`` was in the graph whose tensors read once are ``single``.
+    """
+    if _is_product(term, old, single):
+        return None, term
+    if term.node.op is not MULTIPLY or old not in single:
         return None
-    for scale, product, old in (
-        (term.node.inputs[0], term.node.inputs[1], written.node.inputs[1]),
-        (term.node.inputs[1], term.node.inputs[0], written.node.inputs[0]),
-    ):
-        scalar = _scalar(scale)
-        if scalar is not None and _is_matrix_product(product) and old in single:
-            return scalar, product.node
+    for place in (0, 1):
+        scale, product = _scalar(term.node.inputs[place]), term.node.inputs[1 - place]
+        if scale is not None and _is_product(product, old.node.inputs[1 - place], single):
+            return scale, product
     return None
+
+
+def _is_product(tensor: Tensor, old: Tensor, single: set[Tensor]) -> bool:
+    """Whether ``tensor`` is ``a @ b`` or its transpose, of two matrices, and read once."""
+    if old not in single or tensor.ndim != 2:
+        return False
+    if tensor.node.op is PERMUTE_DIMS:
+        tensor, old = tensor.node.inputs[0], old.node.inputs[0]
+    return tensor.node.op is MATMUL and old in single
 
 
 def _same_shape(product: Tensor, start: Tensor) -> bool:
@@ -55,29 +69,24 @@ def _same_shape(product: Tensor, start: Tensor) -> bool:
     return all(a == b or a != 1 for a, b in zip(product.shape, start.shape, strict=True))
 
 
-def _is_matrix_product(tensor: Tensor) -> bool:
-    return tensor.node.op is MATMUL and tensor.ndim == 2
-
-
 def _scalar(tensor: Tensor) -> Tensor | None:
-    while tensor.node.op.name == "broadcast_to":
+    while tensor.node.op is BROADCAST_TO:
         tensor = tensor.node.inputs[0]
     return tensor if tensor.ndim == 0 else None
 
 
-def _gemm(node: Node, start: Tensor, scale: Tensor | None, product: Node) -> Tensor:
-    factor = ops.constant(1, start.dtype) if scale is None else scale
-    if node.op.name == "subtract":
-        factor = (
-            ops.constant(-factor.node.attrs["value"]) if factor.node.op.name == "constant" else ops.negative(factor)
-        )
-    a, b = product.inputs
-    trans_a, trans_b = _is_transpose(a), _is_transpose(b)
-    return ops.gemm_add(
-        a.node.inputs[0] if trans_a else a, b.node.inputs[0] if trans_b else b, factor, start,
-        trans_a=trans_a, trans_b=trans_b,
-    )  # fmt: skip
+def _gemm(node: Node, start: Tensor, scale: Tensor | None, product: Tensor) -> Tensor:
+    factor = ops.constant(np.ones((), start.dtype)) if scale is None else scale
+    if node.op is SUBTRACT:
+        known = factor.node.op is CONSTANT
+        factor = ops.constant(-factor.node.attrs["value"]) if known else ops.negative(factor)
+    turned = product.node.op is PERMUTE_DIMS
+    a, b = (product.node.inputs[0] if turned else product).node.inputs
+    (left, trans_a), (right, trans_b) = _untransposed(a), _untransposed(b)
+    if turned:  # (a @ b).T = b.T @ a.T
+        left, trans_a, right, trans_b = right, not trans_b, left, not trans_a
+    return ops.gemm_add(left, right, factor, start, trans_a=trans_a, trans_b=trans_b)
 
 
-def _is_transpose(tensor: Tensor) -> bool:
-    return tensor.node.op.name == "permute_dims" and tensor.node.attrs["axes"] == (1, 0)
+def _untransposed(matrix: Tensor) -> tuple[Tensor, bool]:
+    return (matrix.node.inputs[0], True) if matrix.node.op is PERMUTE_DIMS else (matrix, False)
