@@ -6,39 +6,57 @@ constants by their bytes, so that -0.0 is not 0.0 and a NaN equals itself.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 
 from graphc.node import Node, Tensor
 from graphc.ops.leaf import PLACEHOLDER
+from graphc.ops.philox import RANDOM_KEY
 from graphc.state import PARAMETER
+from graphc.where import Location
 from passes.graph import Graph, rebuild
 
 COMPARED = 65536  # bytes; larger constants are equal only if they are one
-_IDENTITY = {PLACEHOLDER, PARAMETER}
+_IDENTITY = {PLACEHOLDER, PARAMETER, RANDOM_KEY}
 
 
 def eliminate_common_subexpressions(graph: Graph) -> Graph:
-    """``graph`` in which equal nodes are one node."""
-    interned: dict[Hashable, tuple[Tensor, ...]] = {}
+    """``graph`` in which equal nodes are one node, which has the lines of all."""
+    first, places = _classes(graph)
+    made: dict[Node, tuple[Tensor, ...]] = {}
 
-    def intern(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if node.op in _IDENTITY:
-            return None
-        ordered = [id(t) for t in inputs]  # tensors compare elementwise; rebuild keeps them alive
-        if node.op.commutative:
-            ordered.sort()
-        attrs = tuple(sorted((k, _key(v)) for k, v in node.attrs.items()))
-        key = (node.op.name, tuple(ordered), attrs, node.results)
-        found = interned.get(key)
-        if found is None:
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            found = interned[key] = (node if same else node.rebuilt(inputs)).outputs
-        return found
+    def merge(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        stands_for = first[node]
+        if stands_for is not node:
+            return made[stands_for]
+        also = tuple(w for w in places[node] if w != node.where)
+        same = len(also) == len(node.also) and all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        made[node] = (node if same else node.rebuilt(inputs, also=also)).outputs
+        return made[node]
 
-    return rebuild(graph, intern)
+    return rebuild(graph, merge)
+
+
+def _classes(graph: Graph) -> tuple[dict[Node, Node], dict[Node, dict[Location, None]]]:
+    """For each node the first of those equal to it (its value number); for each first one the lines of all."""
+    first: dict[Node, Node] = {}
+    places: dict[Node, dict[Location, None]] = {}
+    interned: dict[Hashable, Node] = {}
+    for node in graph.nodes:
+        found = node if node.op in _IDENTITY or not node.outputs else interned.setdefault(_node_key(node, first), node)
+        first[node] = found
+        places.setdefault(found, {}).update(dict.fromkeys(node.places))
+    return first, places
+
+
+def _node_key(node: Node, first: Mapping[Node, Node]) -> Hashable:
+    inputs = [(id(first[t.node]), t.index) for t in node.inputs]  # tensors compare elementwise; the graph keeps them
+    if node.op.commutative:
+        inputs.sort()
+    attrs = tuple(sorted((k, _key(v)) for k, v in node.attrs.items()))
+    return (node.op.name, tuple(inputs), attrs, node.results)
 
 
 def _key(value: Any) -> Hashable:

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphc.dims import Extent
+from graphc.dims import Extent, product
 from graphc.dtypes import DType, bool_, int64
 from graphc.expr import Primitives
 from graphc.node import Node
-from passes.cluster import Map
+from passes.cluster import Map, Walk
 from passes.loop_ir import Instr
 from passes.program import Buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How an argument walks the frame: its buffer and its stride along each frame axis."""
+    """How an argument walks the frame: its buffer, its stride along each frame axis, and its first element."""
 
     buffer: Buffer
     strides: tuple[Extent, ...]
     per_split: bool = False
+    offset: Extent = 0
+    combine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a gather reads from: a buffer, and the shape of the contiguous tensor in it."""
+
+    buffer: Buffer
+    shape: tuple[Extent, ...]
 
 
 class Emitter(Primitives):
     """The loop IR's expression builder: appends instructions to the current stage, each distinct one once."""
 
-    def __init__(self, frame: Sequence[Extent]) -> None:
+    def __init__(self, frame: Sequence[Extent], canonical: Callable[[Extent], Extent]) -> None:
         self.frame = frame
+        self.canonical = canonical
         self.stages: list[list[Instr]] = []
         self.dtypes: list[DType] = []
         self.accesses: dict[Access, str] = {}
@@ -89,10 +100,44 @@ class Emitter(Primitives):
         return self.append("fma", self.dtypes[x], (x, y, z))
 
     def index(self, axis: int) -> int:
-        frame_axis = self.map[axis]
-        if frame_axis is None or self.frame[frame_axis] == 1:
+        place = self.map[axis]
+        if not isinstance(place, Walk):
+            return self._frame_index(place)
+        moved = self.binary("mul", self._frame_index(place.axis), self.number(place.step))
+        return self.binary("add", moved, self.number(place.start))
+
+    def _frame_index(self, axis: int | None) -> int:
+        if axis is None or self.frame[axis] == 1:
             return self.const(0, int64)
-        return self.append("index", int64, (), frame_axis)
+        return self.append("index", int64, (), axis)
+
+    def flat_index(self) -> int:
+        assert self.node is not None
+        return self._flat([self.index(axis) for axis in range(len(self.map))], self.node.results[0].shape)
+
+    def _flat(self, indices: Sequence[int], shape: Sequence[Extent]) -> int:
+        """Position in C order of the element at ``indices`` in an array of ``shape``."""
+        terms = []
+        for axis, index in enumerate(indices):
+            step = product(shape[axis + 1 :])
+            if shape[axis] != 1:
+                terms.append(index if step == 1 else self.binary("mul", index, self.number(step)))
+        found = terms[0] if terms else self.const(0, int64)
+        for term in terms[1:]:
+            found = self.binary("add", found, term)
+        return found
+
+    def load(self, source: Source, indices: Sequence[int], mask: int | None = None) -> int:
+        number = self.access(Access(source.buffer, (0,) * len(self.frame)), "r")
+        place = self._flat(indices, source.shape)
+        return self.append("load", source.buffer.dtype, (place,) if mask is None else (place, mask), number)
+
+    def number(self, extent: Extent) -> int:
+        """An extent as an int64 value: an argument of the kernel, so that kernels serve every shape."""
+        extent = self.canonical(extent)
+        if extent in (0, 1):
+            return self.const(int(extent), int64)
+        return self.append("extent", int64, (), self.extents.setdefault(extent, len(self.extents)))
 
     def extent(self, key: str) -> int:
         assert self.node is not None

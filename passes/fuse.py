@@ -12,29 +12,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from graphc.dims import Unifier
+from graphc.dims import Extent, Unifier
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
-from passes.cluster import Cluster, Map, identity_map, input_maps
+from passes.cluster import (
+    ANYWHERE,
+    CHEAP,
+    MAX_OPS,
+    MAX_POINTERS,
+    Cluster,
+    Map,
+    Piece,
+    identity_map,
+    input_maps,
+    is_plain,
+    walked,
+)
 from passes.graph import Graph
+from passes.merge import Apart, Merger
 from passes.order import TopologicalOrder
 
-MAX_OPS = 64
-MAX_POINTERS = 16
-CHEAP = 3  # cost of what may be computed again per element of a broadcast
 DUPLICABLE = 1  # cost of what may be computed again in another kernel
 MAX_DUPLICATED = 4  # length of a chain computed again
+MAX_SINGLE = 16  # the same, of values of one element, which a kernel computes once before its loops
 
-_FUSIBLE = {Kind.SCALAR, Kind.VIEW, Kind.RESHAPE, Kind.REDUCE}
+_FUSIBLE = {Kind.SCALAR, Kind.VIEW, Kind.RESHAPE, Kind.REDUCE, Kind.GATHER}
+_ALONE = {Kind.MATMUL, Kind.ROUTINE}
 ALIASES = {"reshape", "expand_dims", "squeeze"}  # may stand for the same memory under another shape
 
 
 @dataclass(frozen=True)
 class Fused:
-    """The result: clusters and nodes that are kernels of their own, and the tensors that live in memory."""
+    """The result: clusters and nodes that are kernels of their own, and why neighbours are not one."""
 
     units: tuple[Cluster | Node, ...]
-    stored: frozenset[Tensor]
+    apart: tuple[Apart, ...]
 
 
 def operands(node: Node) -> tuple[Tensor, ...]:
@@ -60,7 +72,8 @@ class Fusion:
     def __init__(self, graph: Graph, unifier: Unifier, stored: Iterable[Tensor]) -> None:
         self._graph = graph
         self._canonical = unifier.canonical
-        self._stored: set[Tensor] = set(stored)
+        self._wanted = tuple(stored)
+        self._stored: set[Tensor] = set(self._wanted)
         self._readers: dict[Tensor, list[Node]] = {t: [] for node in graph.nodes for t in node.outputs}
         for node in graph.nodes:
             for tensor in operands(node):
@@ -69,6 +82,7 @@ class Fusion:
         self._order = TopologicalOrder()
         self._of: dict[Node, set[int]] = {}
         self._through_memory: dict[Tensor, set[int]] = {}
+        self._pieces: dict[Node, list[tuple[Tensor, int]]] = {}
         self._duplicated: dict[Node, int] = {}
 
     def run(self) -> Fused:
@@ -76,13 +90,41 @@ class Fusion:
         for node in reversed(self._graph.nodes):
             if node.op.kind in _FUSIBLE:
                 self._place(node)
-            elif node.op.kind is Kind.MATMUL:
+            elif node.op.kind in _ALONE:
                 self._alone(node)
+            elif node.op.kind is Kind.CONCAT:
+                self._concatenate(node)
+        return self._merged()
+
+    def _merged(self) -> Fused:
+        """The units after kernels that share data have been merged."""
+        made: set[Tensor] = set()
+        for placed in self._units:
+            made.update(stored_by(placed))
+        for placed in self._units:
+            if isinstance(placed, Cluster):
+                _look_through_views(placed, made)
+
+        def root(tensor: Tensor) -> Tensor:
+            while tensor.node.op.name in ALIASES and tensor not in made:
+                tensor = tensor.node.inputs[0]
+            return tensor
+
+        units: list[Cluster | Node | None] = list(self._units)
+        updated = {assign.inputs[1]: assign.inputs[0] for assign in self._graph.updates}
+        merger = Merger(units, self._order, self._wanted, updated, root, operands, self._canonical)
+        merger.run()
         index = {node: i for i, node in enumerate(self._graph.nodes)}
-        for unit in self._units:
+        place: dict[int, int] = {}
+        kept: list[Cluster | Node] = []
+        for number, unit in enumerate(units):
+            if unit is not None:
+                place[number] = len(kept)
+                kept.append(unit)
             if isinstance(unit, Cluster):
                 unit.nodes = dict.fromkeys(sorted(unit.nodes, key=index.__getitem__))
-        return Fused(tuple(self._units), frozenset(self._stored))
+        apart = tuple(Apart(place[a.producer], place[a.consumer], a.tensor, a.why) for a in merger.apart())
+        return Fused(tuple(kept), apart)
 
     # Placing one node.
 
@@ -100,13 +142,20 @@ class Fusion:
             self._of[node] = units
         elif not stored and self._is_duplicable(node, units):
             self._duplicate(node, units)
+        elif _is_single(node) and units and self._is_duplicable(node, units):
+            self._duplicate(node, units)
+            self._start(node, set())
+            self._of[node] |= units
         elif not self._join_any(node, units):
             self._start(node, units)
 
     def _reader_units(self, tensor: Tensor) -> set[int]:
         found: set[int] = set()
         for reader in self._readers[tensor]:
-            found.update(self._of.get(reader, ()))
+            if reader in self._pieces:
+                found.update(unit for piece, unit in self._pieces[reader] if piece is tensor)
+            else:
+                found.update(self._of.get(reader, ()))
         return found
 
     def _cluster(self, unit: int) -> Cluster | None:
@@ -118,6 +167,25 @@ class Fusion:
         self._of[node] = {self._order.add(units)}
         self._units.append(node)
         self._stored.update(node.outputs)
+
+    def _concatenate(self, node: Node) -> None:
+        """A cluster for each input, which stores it as a part of the result; what computes the input may join it."""
+        (result,) = node.outputs
+        units = self._reader_units(result)
+        if not units and result not in self._stored:
+            return
+        self._stored.add(result)
+        pieces = self._pieces[node] = []
+        start: Extent = 0
+        axis = node.attrs["axis"]
+        for tensor in node.inputs:
+            cluster = Cluster(tensor.shape, frozenset(), {node: None})
+            cluster.maps[tensor] = {identity_map(tensor.shape, range(tensor.ndim)): None}
+            cluster.pieces.append(Piece(tensor, result, axis, start))
+            pieces.append((tensor, self._order.add(units)))
+            self._units.append(cluster)
+            start = start + tensor.shape[axis]
+        self._of[node] = {unit for _, unit in pieces}
 
     def _start(self, node: Node, units: set[int]) -> None:
         tensor = node.outputs[0]
@@ -134,24 +202,33 @@ class Fusion:
         cluster.maps[tensor] = {out: None}
         self._of[node] = {self._order.add(units)}
         self._units.append(cluster)
-        self._add(node, cluster)
+        self._add(node, len(self._units) - 1)
 
-    def _add(self, node: Node, cluster: Cluster) -> None:
-        """Put ``node`` in ``cluster``, and note under which maps its inputs are needed."""
+    def _add(self, node: Node, unit: int) -> None:
+        """Put ``node`` in the cluster numbered ``unit``, and note under which maps its inputs are needed."""
+        cluster = self._cluster(unit)
+        assert cluster is not None
         cluster.nodes[node] = None
         reduced = sorted(cluster.reduced)
         for out in list(cluster.maps[node.outputs[0]]):
             for tensor, needed in zip(node.inputs, input_maps(node, out, reduced), strict=True):
                 cluster.maps.setdefault(tensor, {})[needed] = None
+        if node.op.kind is Kind.GATHER:
+            self._stored.add(node.inputs[0])
+            self._through_memory.setdefault(node.inputs[0], set()).add(unit)
 
     # Computing again.
 
     def _is_duplicable(self, node: Node, units: set[int]) -> bool:
+        if units & self._through_memory.get(node.outputs[0], set()):
+            return False
         clusters = [self._cluster(u) for u in units]
         if not all(c is not None and self._has_room(c, node) for c in clusters):
             return False
         if node.op.kind is Kind.VIEW or not node.inputs:
             return True
+        if _is_single(node) and not node.op.fallible:
+            return self._chain(node) <= MAX_SINGLE
         if len(units) < 2 or node.op.kind is not Kind.SCALAR or node.op.cost > DUPLICABLE:
             return False
         return sum(1 for t in node.inputs if t.ndim) <= 1 and self._chain(node) <= MAX_DUPLICATED
@@ -163,9 +240,7 @@ class Fusion:
     def _duplicate(self, node: Node, units: set[int]) -> None:
         self._duplicated[node] = 0 if node.op.kind is Kind.VIEW else self._chain(node)
         for unit in units:
-            cluster = self._cluster(unit)
-            assert cluster is not None
-            self._add(node, cluster)
+            self._add(node, unit)
         self._of[node] = set(units)
 
     # Joining readers.
@@ -186,7 +261,7 @@ class Fusion:
             if stored:
                 self._stored.add(tensor)
                 cluster.outputs[tensor] = None
-            self._add(node, cluster)
+            self._add(node, unit)
             self._of[node] = {unit}
             return True
         return False
@@ -194,22 +269,21 @@ class Fusion:
     def _has_room(self, cluster: Cluster, node: Node, stored: bool = False) -> bool:
         if len(cluster.nodes) >= MAX_OPS:
             return False
-        outside = {t for t in cluster.maps if t.node not in cluster.nodes}
-        outside.discard(node.outputs[0])
-        outside.update(node.inputs)
-        return len(outside) + len(cluster.outputs) + stored <= MAX_POINTERS
+        added = sum(t.ndim > 0 and t not in cluster.maps for t in node.inputs)
+        removed = node.outputs[0].ndim > 0 and node not in cluster.nodes
+        return cluster.pointers() + added - removed + stored <= MAX_POINTERS
 
     def _accepts(self, cluster: Cluster, node: Node, stored: bool) -> bool:
         if not self._has_room(cluster, node, stored):
             return False
         maps = list(cluster.maps[node.outputs[0]])
         if node.op.kind is Kind.REDUCE:
-            return len(maps) == 1 and self._reduction_fits(cluster, node, maps[0])
-        if node.op.fallible and not all(self._is_reached(cluster, m) for m in maps):
+            return len(maps) == 1 and is_plain(maps[0]) and self._reduction_fits(cluster, node, maps[0])
+        if node.op.fallible and not all(is_plain(m) and self._is_reached(cluster, m) for m in maps):
             return False
         full = [self._covers(cluster, m) for m in maps]
         if stored:
-            return len(maps) == 1 and full[0]
+            return len(maps) == 1 and is_plain(maps[0]) and full[0]
         if node.op.cost <= CHEAP:
             return len(maps) <= 2
         return len(maps) == 1 and (full[0] or self._hoistable(cluster, maps[0]))
@@ -217,12 +291,12 @@ class Fusion:
     @staticmethod
     def _is_reached(cluster: Cluster, out: Map) -> bool:
         """Whether a value under ``out`` is computed even where other axes turn out to be empty: a check must be."""
-        return all(a in out or (isinstance(e, int) and e > 0) for a, e in enumerate(cluster.frame))
+        return all(a in walked(out) or (isinstance(e, int) and e > 0) for a, e in enumerate(cluster.frame))
 
     def _covers(self, cluster: Cluster, out: Map) -> bool:
         """Whether a value under ``out`` has one element per point of the frame, or of its outer axes."""
-        used = {a for a in out if a is not None}
-        if len(used) != sum(a is not None for a in out):
+        used = set(walked(out))
+        if len(used) != len(walked(out)):
             return False
         wanted = {a for a, e in enumerate(cluster.frame) if e != 1}
         return used >= wanted or (
@@ -231,7 +305,7 @@ class Fusion:
 
     def _hoistable(self, cluster: Cluster, out: Map) -> bool:
         """Whether a value under ``out`` is constant along the innermost loop, so that it is computed once per row."""
-        used = {a for a in out if a is not None}
+        used = set(walked(out))
         axes = [a for a, e in enumerate(cluster.frame) if e != 1]
         missing = set(axes) - used
         return not cluster.reduced and missing == set(axes[-1:])
@@ -241,7 +315,7 @@ class Fusion:
     def _reduction_fits(self, cluster: Cluster, node: Node, out: Map) -> bool:
         """Whether the cluster's frame is the reduction's input, or can be extended to it by the reduced axes."""
         over = [self._canonical(node.inputs[0].shape[a]) for a in node.attrs["axis"]]
-        used = [a for a in out if a is not None]
+        used = walked(out)
         wide = [a for a, e in enumerate(cluster.frame) if e != 1]
         if not cluster.reduced and used == wide:
             return True
@@ -269,7 +343,7 @@ class Fusion:
                 if reader in cluster.nodes and reader not in seen:
                     seen.add(reader)
                     pending.append(reader.outputs[0])
-                    if any(a in reduced for out in cluster.maps[reader.outputs[0]] for a in out):
+                    if any(a in reduced for out in cluster.maps[reader.outputs[0]] for a in walked(out)):
                         return True
         return False
 
@@ -287,6 +361,33 @@ class Fusion:
         start = len(cluster.frame)
         cluster.frame += extents
         cluster.reduced = frozenset(range(start, start + len(extents)))
+
+
+def _is_single(node: Node) -> bool:
+    """Whether a node computes one element from single elements."""
+    return node.op.kind is Kind.SCALAR and not any(t.ndim for t in (*node.inputs, *node.outputs))
+
+
+def stored_by(unit: Cluster | Node, *, whole: bool = False) -> tuple[Tensor, ...]:
+    """The tensors in memory that a unit fills; with ``whole``, without those that others fill as well."""
+    if not isinstance(unit, Cluster):
+        return unit.outputs
+    parts = () if whole else dict.fromkeys(piece.target for piece in unit.pieces)
+    return (*unit.outputs, *parts)
+
+
+def _look_through_views(cluster: Cluster, made: set[Tensor]) -> None:
+    """Have ``cluster`` read what inserts or removes axes of extent 1 from the tensor that is in memory."""
+    pending = cluster.reads()
+    while pending:
+        tensor = pending.pop()
+        node = tensor.node
+        if node.op.kind is Kind.VIEW and tensor not in made and ANYWHERE not in cluster.maps[tensor]:
+            cluster.nodes[node] = None
+            for out in cluster.maps[tensor]:
+                for source, needed in cluster.inputs(node, out):
+                    cluster.maps.setdefault(source, {})[needed] = None
+            pending.append(node.inputs[0])
 
 
 def fuse(graph: Graph, unifier: Unifier, stored: Iterable[Tensor]) -> Fused:

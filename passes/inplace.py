@@ -8,22 +8,22 @@ that a run that raises leaves every parameter as it was.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import networkx as nx
 
 from graphc.node import Node, Tensor
 from passes.cluster import Cluster
-from passes.fuse import Fused, operands
+from passes.fuse import Fused, operands, stored_by
 from passes.graph import Graph
-from passes.kernel_builder import reads_after_store
+from passes.stages import Stages
 
 
 def choose_in_place(graph: Graph, fused: Fused, root: Callable[[Tensor], Tensor]) -> dict[Tensor, Tensor]:
     """``parameter -> value`` for the updates that are written in place."""
     units = fused.units
     flow = unit_graph(fused, root)
-    producer = {t: i for i, unit in enumerate(units) for t in _stored(unit)}
+    producer = {t: i for i, unit in enumerate(units) for t in stored_by(unit, whole=True)}
     readers = _readers(fused, root)
     fallible = [i for i, unit in enumerate(units) if is_fallible(unit)]
     chosen: dict[Tensor, Tensor] = {}
@@ -50,12 +50,18 @@ def unit_graph(fused: Fused, root: Callable[[Tensor], Tensor]) -> nx.DiGraph:
     """The condensed graph of kernels: an edge from the unit that stores a tensor to each that reads it."""
     flow = nx.DiGraph()
     flow.add_nodes_from(range(len(fused.units)))
-    producer = {t: i for i, unit in enumerate(fused.units) for t in _stored(unit)}
+    producers: dict[Tensor, list[int]] = {}
+    totalled: dict[Tensor, int] = {}
     for i, unit in enumerate(fused.units):
+        for tensor in stored_by(unit):
+            producers.setdefault(tensor, []).append(i)
+        if isinstance(unit, Cluster):
+            totalled.update(dict.fromkeys(unit.totals, i))
+    for i, unit in enumerate(fused.units):
+        if isinstance(unit, Cluster):
+            flow.add_edges_from((totalled[t], i) for t in unit.combined)
         for tensor in _read_roots(unit, root):
-            source = producer.get(tensor)
-            if source is not None and source != i:
-                flow.add_edge(source, i)
+            flow.add_edges_from((source, i) for source in producers.get(tensor, ()) if source != i)
     return flow
 
 
@@ -74,14 +80,8 @@ def _readers(fused: Fused, root: Callable[[Tensor], Tensor]) -> dict[Tensor, set
     return found
 
 
-def _stored(unit: Cluster | Node) -> tuple[Tensor, ...]:
-    return tuple(unit.outputs) if isinstance(unit, Cluster) else unit.outputs
-
-
-def _reads(unit: Cluster | Node) -> list[Tensor]:
-    if isinstance(unit, Cluster):
-        return [t for t in unit.maps if t.node not in unit.nodes]
-    return list(operands(unit))
+def _reads(unit: Cluster | Node) -> Sequence[Tensor]:
+    return unit.reads() if isinstance(unit, Cluster) else operands(unit)
 
 
 def _read_roots(unit: Cluster | Node, root: Callable[[Tensor], Tensor]) -> set[Tensor]:
@@ -94,7 +94,7 @@ def _reads_where_it_writes(
     if isinstance(unit, Cluster):
         aliases = [t for t in _reads(unit) if root(t) is parameter]
         same_place = all(t is parameter and set(unit.maps[t]) == set(unit.maps[value]) for t in aliases)
-        return same_place and not reads_after_store(unit, parameter, value)
+        return same_place and not Stages(unit).reads_after_store(parameter, value)
     # A product may overwrite only what it is added to.
     reads = operands(unit)
     return unit.op.name == "gemm_add" and reads[3] is parameter and all(root(t) is not parameter for t in reads[:3])

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.dims import Extent, product
-from graphc.dtypes import DType
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
-from passes.cluster import Cluster, Map, input_maps
-from passes.emitter import Access, Emitter
+from passes.cluster import Cluster, Map, Piece, Walk, input_maps, walked
+from passes.emitter import Access, Emitter, Source
 from passes.loop_ir import Arg, Instr, LoopKernel
 from passes.program import Buffer, LoopCall, Operand, SplitCount
+from passes.stages import Stages, kept_axes
 
 Canonical = Callable[[Extent], Extent]
+PartialOf = Callable[[Tensor, tuple[Extent, ...]], Buffer]
 SMALL = 16384  # elements below which a reduction of known size is not worth splitting
 
 
@@ -29,72 +30,66 @@ class KernelBuilder:
         self._canonical = canonical
         self._frame = tuple(canonical(e) for e in cluster.frame)
         self._reduced = sorted(cluster.reduced)
-        self._levels: dict[tuple[Tensor, Map], int] = {}
+        self._stages = Stages(cluster)
+        self._partial_of: PartialOf = _no_partial
 
-    def build(self, new_partial: Callable[[DType, tuple[Extent, ...]], Buffer]) -> list[LoopCall]:
-        """One call, or two when the reduction is split. ``new_partial`` makes the buffer of partial results."""
+    def build(self, partial_of: PartialOf) -> list[LoopCall]:
+        """One call, or two when the reduction is split. ``partial_of`` gives the buffer of a reduction's partial
+        results.
+        """
+        if self._cluster.combined:
+            return [self._build_combination(partial_of)]
         if self._is_split():
-            return self._build_split(new_partial)
-        emitter = Emitter(self._frame)
+            return [self._build_split(partial_of), self._build_combination(partial_of)]
+        self._partial_of = partial_of
+        emitter = Emitter(self._frame, self._canonical)
         values: dict[tuple[Tensor, Map], int] = {}
-        for stage in range(self._stage_count()):
+        for stage in range(self._stages.count()):
             emitter.new_stage()
             self._emit_stage(emitter, stage, values)
         return [self._finish(emitter, split=False)]
 
     # Stages.
 
-    def _reductions(self) -> list[tuple[Tensor, Map]]:
-        return [
-            (node.outputs[0], out)
-            for node in self._cluster.nodes
-            if node.op.kind is Kind.REDUCE
-            for out in self._cluster.maps[node.outputs[0]]
-        ]
-
-    def _stage(self, tensor: Tensor, out: Map) -> int:
-        """The first stage in which the tensor's value can be computed: one more than the reductions it waits for."""
-        key = (tensor, out)
-        found = self._levels.get(key)
-        if found is None:
-            node = tensor.node
-            if node not in self._cluster.nodes:
-                found = 0
-            else:
-                maps = input_maps(node, out, self._reduced)
-                found = max([0, *(self._stage(t, m) for t, m in zip(node.inputs, maps, strict=True))])
-                found += node.op.kind is Kind.REDUCE
-            self._levels[key] = found
-        return found
-
-    def _outputs(self) -> list[tuple[Tensor, Map]]:
-        found = []
-        for tensor in self._cluster.outputs:
-            (out,) = self._cluster.maps[tensor]
-            found.append((tensor, out))
-        return found
-
-    def _store_stage(self, tensor: Tensor, out: Map) -> int:
-        """The stage that stores an output: what does not vary along the reduced axes is stored after them."""
-        along = any(a in self._cluster.reduced for a in out)
-        return max(self._stage(tensor, out), 1 if self._reduced and not along else 0)
-
-    def _stage_count(self) -> int:
-        stages = [self._store_stage(t, m) for t, m in self._outputs()]
-        return 1 + max([*stages, *(self._stage(t, m) for t, m in self._reductions())])
-
-    def _is_row_wise(self) -> bool:
-        """Whether a stage after a reduction walks the reduced axes again."""
-        if self._stage_count() > 2:
-            return True
-        return any(self._stage(t, m) > 0 and any(a in self._cluster.reduced for a in m) for t, m in self._outputs())
-
     def _emit_stage(self, emitter: Emitter, stage: int, reduced: dict[tuple[Tensor, Map], int]) -> None:
         memo: dict[tuple[Tensor, Map], int] = {}
-        for tensor, out in self._reductions():
-            if self._stage(tensor, out) == stage + 1:
+        for tensor, out in self._stages.reductions():
+            if self._stages.of(tensor, out) == stage + 1:
                 reduced[tensor, out] = self._emit_reduce(emitter, tensor, out, memo, reduced)
         self._emit_stores(emitter, [stage], memo, reduced)
+        for total, out in self._cluster.totals.items():
+            self._emit_total(emitter, stage, total, out, memo, reduced)
+
+    def _emit_total(
+        self,
+        emitter: Emitter,
+        stage: int,
+        total: Tensor,
+        out: Map,
+        memo: dict[tuple[Tensor, Map], int],
+        reduced: dict[tuple[Tensor, Map], int],
+    ) -> None:
+        """What a stage does for a total: sum along the row where that is due, and add to the block's partial result."""
+        value, combine = total.node.inputs[0], total.node.op.reduce
+        last = self._stages.totals_at(total, out)
+        if self._stages.sums_row(total, out):
+            row = (total, out)  # no other value of the cluster has this key: the total is made elsewhere
+            if stage == last - 1:
+                summed = self._value(emitter, value, out, memo, reduced)
+                reduced[row] = emitter.append("reduce", total.dtype, (summed,), combine)
+            number = reduced.get(row, -1)
+        else:
+            number = self._value(emitter, value, out, memo, reduced) if stage == last else -1
+        if stage == last:
+            kept = kept_axes(total, out)
+            wide = [a for a in kept if self._frame[a] != 1]
+            strides = [0 if a not in wide else self._columns_after(wide, a) for a in range(len(self._frame))]
+            buffer = self._partial_of(total, tuple(self._frame[a] for a in wide))
+            access = Access(buffer, tuple(strides), per_split=True, combine=combine or "")
+            emitter.append("store", total.dtype, (number,), emitter.access(access, "w"))
+
+    def _columns_after(self, kept: Sequence[int], axis: int) -> Extent:
+        return self._canonical(product(self._frame[a] for a in kept if a > axis))
 
     def _emit_stores(
         self,
@@ -104,28 +99,10 @@ class KernelBuilder:
         reduced: dict[tuple[Tensor, Map], int],
     ) -> None:
         """Everything is read before the first store: an output may lie over what another one reads."""
-        outputs = [(t, m) for t, m in self._outputs() if self._store_stage(t, m) in stages]
-        values = [self._value(emitter, t, m, memo, reduced) for t, m in outputs]
-        for (tensor, out), value in zip(outputs, values, strict=True):
-            self._store(emitter, tensor, out, value)
-
-    def reads_after_store(self, source: Tensor, output: Tensor) -> bool:
-        """Whether a stage after the one that stores ``output`` reads ``source``."""
-        (out,) = self._cluster.maps[output]
-        stored = self._store_stage(output, out)
-        roots = [(t, m) for t, m in self._outputs() if self._store_stage(t, m) > stored]
-        for tensor, m in self._reductions():
-            if self._stage(tensor, m) - 1 > stored:
-                roots.append((tensor.node.inputs[0], input_maps(tensor.node, m, self._reduced)[0]))
-        known, seen = set(self._reductions()), set()
-        while roots:
-            tensor, m = key = roots.pop()
-            if tensor is source:
-                return True
-            if key not in seen and key not in known and tensor.node in self._cluster.nodes:
-                roots += zip(tensor.node.inputs, input_maps(tensor.node, m, self._reduced), strict=True)
-            seen.add(key)
-        return False
+        outputs = [(t, m, piece) for t, m, piece in self._stages.outputs() if self._stages.stores_at(t, m) in stages]
+        values = [self._value(emitter, t, m, memo, reduced) for t, m, _ in outputs]
+        for (tensor, out, piece), value in zip(outputs, values, strict=True):
+            self._store(emitter, tensor, out, value, piece)
 
     def _emit_reduce(
         self,
@@ -159,7 +136,12 @@ class KernelBuilder:
             found = self._load(emitter, tensor, out)
         else:
             maps = input_maps(node, out, self._reduced)
-            values = [self._value(emitter, t, m, memo, reduced) for t, m in zip(node.inputs, maps, strict=True)]
+            values: list[Any] = []
+            if node.op.kind is Kind.GATHER:
+                source = node.inputs[0]
+                values.append(Source(self._buffer_of(source), source.shape))
+            for t, m in list(zip(node.inputs, maps, strict=True))[len(values) :]:
+                values.append(self._value(emitter, t, m, memo, reduced))
             if node.op.kind is Kind.VIEW:
                 found = values[0]
             else:
@@ -171,27 +153,34 @@ class KernelBuilder:
 
     # Memory.
 
-    def _strides(self, tensor: Tensor, out: Map) -> tuple[Extent, ...]:
-        """Stride of a contiguous tensor along each frame axis, in elements."""
+    def _access(self, tensor: Tensor, out: Map) -> Access:
+        """How a contiguous tensor is walked under a map: strides along the frame's axes, in elements."""
         strides: list[Extent] = [0] * len(self._frame)
-        for axis, frame_axis in enumerate(out):
-            if frame_axis is not None:
-                step = self._canonical(product(tensor.shape[axis + 1 :]))
-                strides[frame_axis] = strides[frame_axis] + step
-        return tuple(strides)
+        offset: Extent = 0
+        for axis, place in enumerate(out):
+            if place is not None:
+                walk = place if isinstance(place, Walk) else Walk(place, 1, 0)
+                stride = self._canonical(product(tensor.shape[axis + 1 :]))
+                offset = offset + walk.start * stride
+                if walk.axis is not None:
+                    strides[walk.axis] = strides[walk.axis] + walk.step * stride
+        return Access(self._buffer_of(tensor), tuple(strides), offset=self._canonical(offset))
 
     def _load(self, emitter: Emitter, tensor: Tensor, out: Map) -> int:
-        access = Access(self._buffer_of(tensor), self._strides(tensor, out))
-        return emitter.append("load", tensor.dtype, (), emitter.access(access, "r"))
+        return emitter.append("load", tensor.dtype, (), emitter.access(self._access(tensor, out), "r"))
 
-    def _store(self, emitter: Emitter, tensor: Tensor, out: Map, value: int) -> None:
-        access = Access(self._buffer_of(tensor), self._strides(tensor, out))
-        emitter.append("store", tensor.dtype, (value,), emitter.access(access, "w"))
+    def _store(self, emitter: Emitter, tensor: Tensor, out: Map, value: int, piece: Piece | None) -> None:
+        target = tensor
+        if piece is not None:
+            target = piece.target
+            moved = [_shifted(place, piece.start) if a == piece.axis else place for a, place in enumerate(out)]
+            out = tuple(moved)
+        emitter.append("store", tensor.dtype, (value,), emitter.access(self._access(target, out), "w"))
 
     # Split reductions.
 
     def _is_split(self) -> bool:
-        if not self._reduced or self._is_row_wise():
+        if not self._reduced or self._cluster.totals or self._stages.is_row_wise():
             return False
         outer = [a for a in self._cluster.outer if self._frame[a] != 1]
         if len(outer) > 1 or (outer and self._last_is_reduced()):
@@ -201,45 +190,52 @@ class KernelBuilder:
 
     def _last_is_reduced(self) -> bool:
         """Whether the reduced axes are the contiguous ones, judged by what the first reduction reads."""
-        if self._is_row_wise():
+        if self._cluster.totals or self._stages.is_row_wise():
             return True
-        for tensor, out in self._reductions():
+        for tensor, out in self._stages.reductions():
             (inner,) = input_maps(tensor.node, out, self._reduced)
-            following = [a for a in inner if a is not None and self._frame[a] != 1]
+            following = [a for a in walked(inner) if self._frame[a] != 1]
             return not following or following[-1] in self._cluster.reduced
         return False
 
-    def _build_split(self, new_partial: Callable[[DType, tuple[Extent, ...]], Buffer]) -> list[LoopCall]:
-        first = Emitter(self._frame)
-        first.new_stage()
+    def _build_split(self, partial_of: PartialOf) -> LoopCall:
+        """The kernel that reduces slices of the reduced range to partial results."""
+        emitter = Emitter(self._frame, self._canonical)
+        emitter.new_stage()
         memo: dict[tuple[Tensor, Map], int] = {}
-        reductions = self._reductions()
-        values = [self._emit_reduce(first, t, m, memo, {}) for t, m in reductions]
-        self._emit_stores(first, [0], memo, {})
-        first.new_stage()
+        reductions = self._stages.reductions()
+        values = [self._emit_reduce(emitter, t, m, memo, {}) for t, m in reductions]
+        self._emit_stores(emitter, [0], memo, {})
+        emitter.new_stage()
         outer = [a for a in self._cluster.outer if self._frame[a] != 1]
-        columns: tuple[Extent, ...] = tuple(self._frame[a] for a in outer)
-        partials = [new_partial(t.dtype, columns) for t, _ in reductions]
         along = tuple(1 if a in outer else 0 for a in range(len(self._frame)))
-        for buffer, value in zip(partials, values, strict=True):
-            access = Access(buffer, along, per_split=True)
-            first.append("store", buffer.dtype, (value,), first.access(access, "w"))
-        second = Emitter(self._frame)
-        second.new_stage()
-        # The combining kernel runs over (split, columns): the first reduced frame axis stands for the split.
-        over = self._reduced[0]
-        step: Extent = product(columns)
+        for (tensor, _), value in zip(reductions, values, strict=True):
+            access = Access(partial_of(tensor, self._columns(outer)), along, per_split=True)
+            emitter.append("store", tensor.dtype, (value,), emitter.access(access, "w"))
+        return self._finish(emitter, split=True)
+
+    def _columns(self, outer: Sequence[int]) -> tuple[Extent, ...]:
+        return tuple(self._frame[a] for a in outer)
+
+    def _build_combination(self, partial_of: PartialOf) -> LoopCall:
+        """The kernel that combines partial results, and goes on with what reads them. It runs over (split, columns):
+        the first reduced axis of the frame stands for the split.
+        """
+        emitter = Emitter(self._frame, self._canonical)
+        emitter.new_stage()
+        outer = [a for a in self._cluster.outer if self._frame[a] != 1]
+        columns, over = self._columns(outer), self._reduced[0]
         combined: dict[tuple[Tensor, Map], int] = {}
-        for (tensor, out), buffer in zip(reductions, partials, strict=True):
-            strides = tuple(step if a == over else (1 if a in outer else 0) for a in range(len(self._frame)))
-            load = second.append("load", buffer.dtype, (), second.access(Access(buffer, strides), "r"))
-            combined[tensor, out] = second.append("reduce", buffer.dtype, (load,), tensor.node.op.reduce)
-        second.new_stage()
-        self._emit_stores(second, range(1, self._stage_count()), {}, combined)
-        split_extent = SplitCount(partials[0])
-        head = self._finish(first, split=True)
-        tail = self._finish(second, split=False, replaced={over: split_extent}, dropped=set(self._reduced) - {over})
-        return [head, tail]
+        for tensor, out in self._stages.reductions():
+            buffer = partial_of(tensor, columns)
+            strides = [self._columns_after(outer, a) if a in outer else 0 for a in range(len(self._frame))]
+            strides[over] = product(columns)
+            load = emitter.append("load", buffer.dtype, (), emitter.access(Access(buffer, tuple(strides)), "r"))
+            combined[tensor, out] = emitter.append("reduce", buffer.dtype, (load,), tensor.node.op.reduce)
+        emitter.new_stage()
+        self._emit_stores(emitter, range(1, self._stages.count()), {}, combined)
+        splits = SplitCount(buffer)
+        return self._finish(emitter, split=False, replaced={over: splits}, dropped=set(self._reduced) - {over})
 
     # Canonical form.
 
@@ -263,8 +259,8 @@ class KernelBuilder:
         for access, mode in accesses:
             strides = tuple(access.strides[group[-1]] if group else 0 for group in groups)
             pattern = "".join("0" if s == 0 else "1" if s == 1 else "s" for s in strides)
-            args.append(Arg(access.buffer.dtype, mode, pattern, access.per_split))
-            operands.append(Operand(access.buffer, strides))
+            args.append(Arg(access.buffer.dtype, mode, pattern, access.per_split, access.combine))
+            operands.append(Operand(access.buffer, strides, access.offset))
         stages = tuple(
             tuple(Instr("index", i.dtype, (), place[i.attr]) if i.op == "index" else i for i in stage)
             for stage in emitter.stages
@@ -291,13 +287,14 @@ class KernelBuilder:
         return [*outer, *reduced]
 
 
-def reads_after_store(cluster: Cluster, source: Tensor, output: Tensor) -> bool:
-    """Whether the kernel of ``cluster`` reads ``source`` in a stage after the one that stores ``output``."""
+def _no_partial(total: Tensor, columns: tuple[Extent, ...]) -> Buffer:
+    raise AssertionError(total)
 
-    def no_buffer(tensor: Tensor) -> Buffer:
-        raise AssertionError(tensor)
 
-    return KernelBuilder(cluster, no_buffer, lambda extent: extent).reads_after_store(source, output)
+def _shifted(place: int | Walk | None, start: Extent) -> Walk:
+    """A place of a stored value, which is plain, moved by ``start``."""
+    assert not isinstance(place, Walk)
+    return Walk(place, 1, start)
 
 
 def _merge(

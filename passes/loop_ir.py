@@ -7,6 +7,8 @@ one of
     p...p r...r  reduction along the inner axes; its stages share the row
     p...p r...r p  reduction along outer axes, over contiguous columns
 
+In the second form a kernel may also sum up over its rows: one total (or one row of totals) per block of rows.
+
 The body is a list of *stages*, each a list of instructions in single-assignment form; a value is named by its
 position in the kernel. A stage runs over the whole grid, or, where nothing in it varies along an ``r`` axis, once per
 point of the ``p`` axes. The result of a ``reduce`` is read by later stages only. Pointer arguments know, per axis,
@@ -49,13 +51,15 @@ class Instr:
 class Arg:
     """A pointer argument: element type, "r", "w" or "rw", and per axis the stride's class "0", "1" or "s".
 
-    ``per_split`` marks the partial results of a split reduction, which have one slice per split.
+    ``per_split`` marks the partial results of a split reduction, which have one slice per split. What is stored to an
+    argument with ``combine`` is combined, by that primitive, with what the block stored there before.
     """
 
     dtype: DType
     mode: str
     strides: str
     per_split: bool = False
+    combine: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class LoopKernel:
         """The kernel in readable form; two kernels are the same exactly when their texts are."""
         lines = [f"kernel {self.roles}{' split' if self.split else ''} extents={self.extents} guards={self.guards}"]
         for i, a in enumerate(self.args):
-            lines.append(f"  arg {i}: {a.dtype} {a.mode} [{a.strides}]{' per split' if a.per_split else ''}")
+            per_split = f" per split {a.combine}".rstrip() if a.per_split else ""
+            lines.append(f"  arg {i}: {a.dtype} {a.mode} [{a.strides}]{per_split}")
         for k, stage in enumerate(self.numbered):
             lines.append(f"  stage {k}:")
             lines += [f"    {'' if i.op in ('store', 'guard') else f'v{n} = '}{i}" for n, i in stage]
@@ -131,5 +136,5 @@ class LoopKernel:
             moving = [axis for axis, s in enumerate(strides) if s != "0"]
             own = 0 if not moving else (2 if moving[-1] >= first_inner else 1)
             if self.args[instr.attr].per_split:
-                own = max(own, 1)
+                own = max(own, 1)  # it belongs to a block, or to a row of one
         return max([own, *(found[a] for a in instr.args)])

@@ -14,16 +14,32 @@ from graphc.dtypes import DType
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
 from graphc.ops.leaf import CONSTANT, EXTENT, PLACEHOLDER
+from graphc.ops.philox import RANDOM_KEY, RUN_COUNTER
 from graphc.state import PARAMETER
 from passes.cluster import Cluster
-from passes.fuse import ALIASES, Fused, fuse, operands, untransposed
+from passes.epilogue import obstacle
+from passes.fuse import ALIASES, Fused, fuse, operands, stored_by, untransposed
 from passes.graph import Graph
 from passes.inplace import choose_in_place
 from passes.kernel_builder import KernelBuilder
-from passes.program import Buffer, Call, CopyCall, GemmCall, Output, Program
+from passes.program import (
+    Buffer,
+    Call,
+    CopyCall,
+    GemmCall,
+    LoopCall,
+    Output,
+    Program,
+    RoutineCall,
+    Unfused,
+    epilogue_of,
+)
 from passes.schedule import schedule
 
-_LEAF_KINDS = {PLACEHOLDER: "feed", PARAMETER: "parameter", CONSTANT: "constant", EXTENT: "extent"}
+_LEAF_KINDS = {
+    PLACEHOLDER: "feed", PARAMETER: "parameter", RANDOM_KEY: "parameter", RUN_COUNTER: "parameter",
+    CONSTANT: "constant", EXTENT: "extent",
+}  # fmt: skip
 
 
 def lower(graph: Graph, unifier: Unifier | None = None) -> Program:
@@ -37,9 +53,10 @@ class _Lowering:
         self._canonical = unifier.canonical
         wanted = [*graph.outputs, *(a.inputs[1] for a in graph.updates)]
         self._fused: Fused = fuse(graph, unifier, [t for t in wanted if t.node.op.kind is not Kind.LEAF])
-        self._made = {t for u in self._fused.units if isinstance(u, Cluster) for t in u.outputs}
+        self._made = {t for u in self._fused.units if isinstance(u, Cluster) for t in stored_by(u)}
         self._buffers: list[Buffer] = []
         self._of: dict[Tensor, Buffer] = {}
+        self._partials: dict[Tensor, Buffer] = {}
         self._constants: dict[int, np.ndarray[Any, Any]] = {}
         self._copies: list[CopyCall] = []
 
@@ -51,16 +68,50 @@ class _Lowering:
             parameter, value = assign.inputs
             if in_place.get(parameter) is value:
                 self._of[value] = self._buffer(parameter)
-        calls: list[Call] = []
-        for unit in self._fused.units:
-            calls += self._calls(unit)
+        by_unit = [list(self._calls(unit)) for unit in self._fused.units]
+        calls = [call for calls in by_unit for call in calls]
         final = [
             self._update(assign)
             for assign in self._graph.updates
             if in_place.get(assign.inputs[0]) is not assign.inputs[1]
         ]
-        ordered = schedule([*calls, *self._copies], final, self._graph)
-        return Program(tuple(self._buffers), tuple(ordered), tuple(outputs), dict(self._constants))
+        ordered = schedule([*calls, *self._copies], final, self._graph, self._canonical)
+        unfused = self._unfused(by_unit, ordered)
+        return Program(tuple(self._buffers), tuple(ordered), tuple(outputs), dict(self._constants), unfused)
+
+    def _unfused(self, by_unit: Sequence[Sequence[Call]], ordered: Sequence[Call]) -> tuple[Unfused, ...]:
+        """Why neighbours among the calls stayed apart."""
+        place = {id(part.nodes): i for i, call in enumerate(ordered) for part in (call, *epilogue_of(call))}
+        place |= {id(call.nodes[0]): i for i, call in enumerate(ordered) if not isinstance(call, LoopCall | CopyCall)}
+
+        def where(unit: int, buffer: Buffer, *, makes: bool) -> int:
+            calls = by_unit[unit]
+            mine = [c for c in calls if buffer in (c.writes if makes else c.reads)] or list(calls)
+            call = mine[-1 if makes else 0]
+            return place[id(call.nodes) if isinstance(call, LoopCall | CopyCall) else id(call.nodes[0])]
+
+        found = []
+        for a in self._fused.apart:
+            buffer = self._buffer(a.tensor)
+            ends = where(a.producer, buffer, makes=True), where(a.consumer, buffer, makes=False)
+            if ends[0] != ends[1]:
+                found.append(Unfused(*ends, a.tensor, self._why(ordered[ends[0]], ordered[ends[1]]) or a.why))
+        makers = {b: i for i, call in enumerate(ordered) for b in call.writes if b.kind == "partial"}
+        for i, call in enumerate(ordered):
+            for buffer in call.reads:
+                if buffer in makers and buffer.tensor is not None:
+                    found.append(
+                        Unfused(makers[buffer], i, buffer.tensor, "it combines the partial results of all blocks")
+                    )
+        return tuple(found)
+
+    def _why(self, maker: Call, reader: Call) -> str | None:
+        """Why a loop kernel is not the epilogue of a product."""
+        if not isinstance(maker, GemmCall) or not isinstance(reader, LoopCall):
+            return None
+        if maker.epilogue is not None:
+            return "the product has another epilogue"
+        return obstacle(maker, reader, self._canonical) or "another kernel stands between them"
 
     # Buffers.
 
@@ -87,8 +138,12 @@ class _Lowering:
                 self._constants[found.id] = root.node.attrs["value"]
         return found
 
-    def _partial(self, dtype: DType, shape: tuple[Extent, ...]) -> Buffer:
-        return self._new("partial", shape, dtype)
+    def _partial(self, reduction: Tensor, columns: tuple[Extent, ...]) -> Buffer:
+        """The buffer of a reduction's partial results, between the kernel that makes them and the one that combines."""
+        found = self._partials.get(reduction)
+        if found is None:
+            found = self._partials[reduction] = self._new("partial", columns, reduction.dtype, reduction)
+        return found
 
     def _output(self, tensor: Tensor) -> Output:
         """Memory of its own for a fetched tensor: what computes it writes there, or it is copied."""
@@ -106,7 +161,7 @@ class _Lowering:
     def _calls(self, unit: Cluster | Node) -> Iterable[Call]:
         if isinstance(unit, Cluster):
             return KernelBuilder(unit, self._buffer, self._canonical).build(self._partial)
-        return self._gemm(unit)
+        return self._gemm(unit) if unit.op.kind is Kind.MATMUL else [self._routine(unit)]
 
     def _gemm(self, node: Node) -> list[Call]:
         a, b = (untransposed(t) for t in node.inputs[:2])
@@ -130,6 +185,13 @@ class _Lowering:
             )
         )  # fmt: skip
         return calls
+
+    def _routine(self, node: Node) -> RoutineCall:
+        assert node.op.routine is not None
+        routine = node.op.routine(node)
+        reads, writes = ([self._buffer(t) for t in tensors] for tensors in (node.inputs, node.outputs))
+        sizes = tuple(self._canonical(e) for e in routine.sizes)
+        return RoutineCall(routine.name, sizes, tuple(reads), tuple(writes), node.op.name, (node,))
 
     def _update(self, assign: Node) -> CopyCall:
         """A copy into the parameter, after everything that reads it."""

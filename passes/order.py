@@ -48,6 +48,34 @@ class TopologicalOrder:
         self._link(unit, readers)
         return True
 
+    def contract(self, first: int, second: int, *, keep_both: bool = False) -> bool:
+        """Let ``second`` absorb ``first``; or, with ``keep_both``, let ``first`` wait for all that ``second`` does.
+        False where a third unit stands between them (or it would take too long to tell).
+        """
+        if not self.connect(first, [second]):
+            return False
+        if keep_both:
+            self._link(first, self._after[second])
+            return all(self.connect(unit, [first]) for unit in list(self._before[second] - {first}))
+        if not self.connect(second, self._after[first] - {second}):
+            return False
+        for unit in self._after[first]:
+            self._before[unit].discard(first)
+        self._after[first] = set()
+        for unit in self._before[first]:
+            self._after[unit].discard(first)
+            if unit != second:
+                self._link(unit, [second])
+        self._before[first] = set()
+        return True
+
+    def replace_readers(self, unit: int, readers: Iterable[int]) -> None:
+        """Let only ``readers``, which all come after ``unit``, read from it."""
+        for reader in self._after[unit]:
+            self._before[reader].discard(unit)
+        self._after[unit] = set()
+        self._link(unit, readers)
+
     def _reorder(self, unit: int, reader: int) -> bool:
         """Move what follows ``reader`` behind what leads to ``unit``; False if ``unit`` follows ``reader``."""
         low, high = self._place[reader], self._place[unit]

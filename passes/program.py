@@ -44,10 +44,11 @@ def split_source(extent: Any) -> Buffer | None:
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A pointer argument of a call: a buffer, and its stride along each axis of the kernel, in elements."""
+    """A pointer argument of a call: a buffer, its stride along each axis of the kernel, and its first element."""
 
     buffer: Buffer
     strides: tuple[Extent, ...]
+    offset: Extent = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class LoopCall:
 
 @dataclass(frozen=True)
 class GemmCall:
-    """``c = alpha * op(a) @ op(b) + beta * c`` for each matrix of a batch; alpha None is 1."""
+    """``c = alpha * op(a) @ op(b) + beta * c`` for each matrix of a batch; alpha None is 1. ``epilogue`` runs on each
+    block of ``c`` as soon as it is there.
+    """
 
     a: Buffer
     b: Buffer
@@ -88,6 +91,7 @@ class GemmCall:
     beta: int
     label: str
     nodes: tuple[Node, ...]
+    epilogue: LoopCall | None = None
 
     @property
     def reads(self) -> tuple[Buffer, ...]:
@@ -96,11 +100,25 @@ class GemmCall:
             found.append(self.alpha)
         if self.beta:
             found.append(self.c)
+        if self.epilogue is not None:
+            found += [b for b in self.epilogue.reads if b is not self.c]
         return tuple(found)
 
     @property
     def writes(self) -> tuple[Buffer, ...]:
-        return (self.c,)
+        return tuple(dict.fromkeys([self.c, *(self.epilogue.writes if self.epilogue is not None else ())]))
+
+
+@dataclass(frozen=True)
+class RoutineCall:
+    """A call of one of the runtime's own kernels, by name, on contiguous operands: the node's inputs, then results."""
+
+    routine: str
+    sizes: tuple[Extent, ...]
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+    label: str
+    nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,17 @@ class CopyCall:
         return (self.target,)
 
 
-Call = LoopCall | GemmCall | CopyCall
+def loops_of(call: Call) -> tuple[LoopCall, ...]:
+    """The loop kernels that a call runs: itself, or a product's epilogue."""
+    return (call,) if isinstance(call, LoopCall) else epilogue_of(call)
+
+
+def epilogue_of(call: Call) -> tuple[LoopCall, ...]:
+    """The loop kernel that a matrix product calls on each block of its result, if it has one."""
+    return (call.epilogue,) if isinstance(call, GemmCall) and call.epilogue is not None else ()
+
+
+Call = LoopCall | GemmCall | RoutineCall | CopyCall
 
 
 @dataclass(frozen=True)
@@ -140,8 +168,21 @@ class Program:
     calls: tuple[Call, ...]
     outputs: tuple[Output, ...]
     constants: Mapping[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+    unfused: tuple[Unfused, ...] = ()
 
     @property
     def kernels(self) -> tuple[Call, ...]:
         """The calls, as the public face names them."""
         return self.calls
+
+
+@dataclass(frozen=True)
+class Unfused:
+    """Why two calls, by their places in ``Program.calls``, stayed apart: one makes ``tensor``, its buffer's tensor, and
+    the other reads it.
+    """
+
+    producer: int
+    consumer: int
+    tensor: Tensor
+    why: str

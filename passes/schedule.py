@@ -8,13 +8,23 @@ import heapq
 from collections.abc import Sequence
 
 from graphc.errors import CompilerError
+from passes.epilogue import Canonical, join_epilogues
 from passes.graph import Graph
-from passes.program import Buffer, Call, CopyCall, LoopCall
+from passes.program import Buffer, Call, CopyCall, loops_of
 
 
-def schedule(calls: Sequence[Call], final: Sequence[CopyCall], graph: Graph) -> list[Call]:
-    """``calls`` and then ``final``, the copies into parameters, in an order in which they can run."""
+def schedule(calls: Sequence[Call], final: Sequence[CopyCall], graph: Graph, canonical: Canonical) -> list[Call]:
+    """``calls`` and then ``final``, the copies into parameters, in an order in which they can run; matrix products
+    with their epilogues.
+    """
     everything: list[Call] = [*calls, *final]
+    everything = join_epilogues(everything, _constraints(everything), canonical)
+    order = _topological(_constraints(everything), _priorities(everything, graph))
+    return [everything[i] for i in order]
+
+
+def _constraints(everything: Sequence[Call]) -> list[set[int]]:
+    """For each call, the calls that must come after it."""
     after: list[set[int]] = [set() for _ in everything]
     writers: dict[Buffer, list[int]] = {}
     readers: dict[Buffer, list[int]] = {}
@@ -23,19 +33,22 @@ def schedule(calls: Sequence[Call], final: Sequence[CopyCall], graph: Graph) -> 
             writers.setdefault(buffer, []).append(i)
         for buffer in call.reads:
             readers.setdefault(buffer, []).append(i)
-    fallible = [i for i, call in enumerate(everything) if isinstance(call, LoopCall) and call.guards]
+    fallible = [i for i, call in enumerate(everything) if any(loop.guards for loop in loops_of(call))]
     for buffer, who in writers.items():
         if buffer.kind == "parameter":
             for i in who:
                 _order_overwrite(i, readers.get(buffer, []), fallible, after)
         else:
-            for position, i in enumerate(who):
-                # Several calls fill one buffer only in the order in which they were made (copy, then accumulate).
-                for later in who[position + 1 :]:
-                    after[i].add(later)
+            # Several calls fill one buffer each in its own place, but what adds to it comes after what fills it.
+            adding = [i for i in who if buffer in everything[i].reads]
+            filling = [i for i in who if i not in adding]
+            for i in filling:
+                after[i].update(adding)
+            for position, i in enumerate(adding):
+                after[i].update(adding[position + 1 :])
             for i in who:
                 after[i].update(r for r in readers.get(buffer, []) if r not in who)
-    return [everything[i] for i in _topological(after, _priorities(everything, graph))]
+    return after
 
 
 def _order_overwrite(writer: int, readers: Sequence[int], fallible: Sequence[int], after: list[set[int]]) -> None:

@@ -15,8 +15,14 @@ BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for th
 MAX_SPLITS = 64
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
 GEMM_PARTS = 4  # measured on two cores: more blocks cost BLAS its efficiency, fewer leave a core idle
-GEMM_WORTH_CUTTING = 2**20  # multiply-adds
-_COSTLY = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "erf", "pow", "sin", "cos"}
+GEMM_WORTH_CUTTING = 2**16  # simple operations
+MACS_PER_OPERATION = 16
+# Measured, in simple operations; every other primitive counts as a half.
+_COSTLY = {
+    "exp": 8, "exp2": 8, "expm1": 8, "log": 8, "log1p": 8, "log2": 12, "log10": 12, "sigmoid": 8, "tanh": 8, "erf": 8,
+    "erfc": 32, "sin": 24, "cos": 24, "tan": 24, "asin": 12, "acos": 12, "atan": 16, "atan2": 20, "sinh": 20,
+    "cosh": 12, "asinh": 28, "acosh": 28, "atanh": 32, "pow": 40, "hypot": 12, "floordiv": 40, "mod": 40, "fmod": 40,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Grid:
 
 def work_per_element(kernel: LoopKernel) -> float:
     """Simple operations per element, roughly."""
-    return 1 + sum(8.0 if i.attr in _COSTLY else 0.5 for i in kernel.instructions())
+    return 1 + sum(_COSTLY.get(i.attr, 0.5) for i in kernel.instructions())
 
 
 def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid:
@@ -59,6 +65,11 @@ def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid
         splits, per_split = _splits(leading, total, whole_lanes=not columns and len(reduced) == 1)
         return Grid(1, cols, col_blocks, per_split, splits * col_blocks, splits, work)
     count = math.prod(outer)
+    if any(a.combine for a in kernel.args):
+        splits = max(1, min(MAX_SPLITS, count, total // BLOCK))
+        rows = max(1, math.ceil(count / splits))
+        blocks = math.ceil(count / rows)
+        return Grid(rows, cols, col_blocks, 0, blocks, blocks, work)
     per_row = max(1, math.prod(reduced) * cols)
     rows = max(1, min(max(count, 1), BLOCK // per_row))
     row_blocks = math.ceil(count / rows)
@@ -80,20 +91,35 @@ class GemmGrid:
     size: int
     per_matrix: int
     by_columns: bool
+    blocks: int
     work: float
 
 
-def gemm_grid(m: int, n: int, k: int, batch: int) -> GemmGrid:
-    """Cut the longer side of the result, where there is enough work for several blocks."""
-    macs = m * n * k
-    by_columns = n >= 2 * m
+def gemm_grid(m: int, n: int, k: int, batch: int, epilogue: LoopKernel | None = None, cost: float = 0.0) -> GemmGrid:
+    """Cut the longer side of the result, where there is enough work for several blocks. An epilogue that needs whole
+    rows, or walks the result as one axis, is cut by rows; ``cost`` is its work for each element.
+    """
+    # BLAS makes about sixteen multiply-adds in the time of one simple operation.
+    work = m * n * (k / MACS_PER_OPERATION + cost)
+    by_columns = n >= 2 * m and (epilogue is None or epilogue.roles == "pp")
     longer = n if by_columns else m
-    parts = GEMM_PARTS if batch == 1 and macs >= GEMM_WORTH_CUTTING else 1
+    parts = GEMM_PARTS if batch == 1 and work >= GEMM_WORTH_CUTTING else 1
     size = max(1, math.ceil(longer / parts))
     if parts > 1:
         size = math.ceil(size / 4) * 4
-    # BLAS makes about sixteen multiply-adds in the time of one simple operation.
-    return GemmGrid(size, max(1, math.ceil(longer / size)), by_columns, macs * batch / 16)
+    per_matrix = max(1, math.ceil(longer / size))
+    empty = m == 0 or (n == 0 and epilogue is None)  # rows without columns still have sums
+    return GemmGrid(size, per_matrix, by_columns, 0 if empty else batch * per_matrix, work * batch)
+
+
+def epilogue_grid(kernel: LoopKernel, gemm: GemmGrid, m: int, n: int) -> Grid:
+    """The grid of a product's epilogue: block for block that of the product."""
+    blocks = gemm.blocks
+    if kernel.roles == "p":
+        return Grid(1, gemm.size * n, max(blocks, 1), 0, blocks, blocks, 0.0)
+    if gemm.by_columns:
+        return Grid(m, gemm.size, gemm.per_matrix, 0, blocks, blocks, 0.0)
+    return Grid(gemm.size, n, 1, 0, blocks, blocks, 0.0)
 
 
 def ways(work: float, blocks: int, threads: int) -> int:

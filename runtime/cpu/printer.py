@@ -121,8 +121,36 @@ class _Printer:
             self._row({})
             return
         total = " * ".join(f"n{a}" for a in self.outer)
+        self._start_totals()
         with self.block(f"for row in range(row_block * rows, min(row_block * rows + rows, {total})):"):
             self._row(self._decompose("row", self.outer))
+        for number in self._totals(single=True):
+            self.line(f"p{number}[row_block] = t{number}")
+
+    # Totals over the rows of a block: a local variable, or a row of them in memory.
+
+    def _totals(self, *, single: bool) -> list[int]:
+        """Arguments that a block adds to, those of one element or those of a row of them."""
+        args = enumerate(self.kernel.args)
+        return [n for n, a in args if a.combine and (set(a.strides) == {"0"}) == single]
+
+    def _start_totals(self) -> None:
+        for number in self._totals(single=True):
+            self.line(f"t{number} = {self._total_identity(number)}")
+        for number in self._totals(single=False):
+            size = f"s{number}_split"
+            with self.block(f"for k in range(row_block * {size}, row_block * {size} + {size}):"):
+                self.line(f"p{number}[k] = {self._total_identity(number)}")
+
+    def _total_identity(self, number: int) -> str:
+        arg = self.kernel.args[number]
+        return scalars.identity(arg.combine, arg.dtype)
+
+    def _add_to_total(self, number: int, value: str, indices: dict[int, str]) -> None:
+        arg = self.kernel.args[number]
+        single = number in self._totals(single=True)
+        target = f"t{number}" if single else f"p{number}[{self._offset(number, indices)}]"
+        self.line(f"{target} = {scalars.accumulate(arg.combine, target, value, arg.dtype)}")
 
     def _split_range(self) -> None:
         """The part of the reduced range that this block sums: of the leading reduced axes, or of the only one."""
@@ -220,7 +248,8 @@ class _Printer:
         else:
             self._along_row(inner, reductions, outer)
         for number, instr in reductions:
-            self.line(f"v{number} = combine_lanes_{instr.attr}(acc{number}, {LANES})")
+            combined = f"combine_lanes_{scalars.combining(instr.attr)}(acc{number}, {LANES})"
+            self.line(f"v{number} = {scalars.accumulated(combined, instr.dtype)}")
 
     def _along_row(
         self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], indices: dict[int, str]
@@ -237,16 +266,21 @@ class _Printer:
 
     def _accumulate(self, reductions: Sequence[tuple[int, Instr]]) -> None:
         for number, instr in reductions:
-            self.line(
-                f"acc{number}[l] = {scalars.binary(instr.attr, f'acc{number}[l]', f'v{instr.args[0]}', instr.dtype)}"
-            )
+            total = f"acc{number}[l]"
+            self.line(f"{total} = {scalars.accumulate(instr.attr, total, f'v{instr.args[0]}', instr.dtype)}")
 
     # One instruction.
 
     def _instruction(self, number: int, instr: Instr, indices: dict[int, str]) -> None:
         args = [self._operand(a) for a in instr.args]
         if instr.op == "load":
-            text = scalars.load(f"p{instr.attr}", self._offset(instr.attr, indices), instr.dtype)
+            place = args[0] if args else self._offset(instr.attr, indices)
+            text = scalars.load(f"p{instr.attr}", place, instr.dtype)
+            if len(args) == 2:  # a branch: what the mask excludes must not be read
+                text = f"({text}) if {args[1]} else {scalars.zero(instr.dtype)}"
+        elif instr.op == "store" and self.kernel.args[instr.attr].combine:
+            self._add_to_total(instr.attr, args[0], indices)
+            return
         elif instr.op == "store":
             target = f"p{instr.attr}[{self._offset(instr.attr, indices)}]"
             self.line(f"{target} = {scalars.stored(args[0], instr.dtype)}")
@@ -265,7 +299,7 @@ class _Printer:
     def _operand(self, value: int) -> str:
         """A value by name; a column's sum is read from where it was summed."""
         if self.columns and any(n == value for n, _ in self._reductions()):
-            return f"acc{value}[j - c_lo]"
+            return scalars.accumulated(f"acc{value}[j - c_lo]", self.dtypes[value])
         return f"v{value}"
 
     def _offset(self, number: int, indices: dict[int, str]) -> str:

@@ -118,14 +118,16 @@ def test_a_long_chain_is_cut_and_shares_its_kernels() -> None:
     for call in program.calls:
         assert isinstance(call, LoopCall)
         assert len(call.nodes) <= MAX_OPS
-        assert len(call.operands) <= MAX_POINTERS
+        walking = [o for o in call.operands if any(s != 0 for s in o.strides)]
+        assert len(walking) <= MAX_POINTERS
 
 
 def test_a_kernel_has_few_pointers() -> None:
     y = sum((gc.exp(matrix(f"x{i}")) for i in range(60)), start=matrix("y"))
     for call in lowered(y).calls:
         assert isinstance(call, LoopCall)
-        assert len(call.operands) <= MAX_POINTERS
+        walking = [o for o in call.operands if any(s != 0 for s in o.strides)]
+        assert len(walking) <= MAX_POINTERS
 
 
 def test_many_outputs_are_spread_over_kernels() -> None:
@@ -133,7 +135,8 @@ def test_many_outputs_are_spread_over_kernels() -> None:
     outputs = [gc.tanh(x * (i + 2)) for i in range(40)]
     for call in lowered(*outputs, sum(outputs[1:], start=outputs[0])).calls:
         assert isinstance(call, LoopCall)
-        assert len(call.operands) <= MAX_POINTERS
+        walking = [o for o in call.operands if any(s != 0 for s in o.strides)]
+        assert len(walking) <= MAX_POINTERS
 
 
 # Computing again.
@@ -142,9 +145,10 @@ def test_many_outputs_are_spread_over_kernels() -> None:
 def test_a_cheap_node_is_computed_again() -> None:
     x = matrix()
     cheap = x + 1
-    program = lowered(gc.sum(cheap * 2, 1), gc.sum(gc.exp(cheap), 0))
+    product = gc.tanh(cheap) @ gc.tanh(cheap).T
+    program = lowered(cheap * gc.sum(product))  # the product stands between two kernels that read x + 1
     assert sum(any(n.op.name == "add" for n in c.nodes) for c in program.calls) > 1
-    assert not [b for b in program.buffers if b.kind == "temp"]
+    assert not [b for b in program.buffers if b.kind == "temp" and b.tensor is cheap]
 
 
 def test_a_costly_node_is_computed_once() -> None:

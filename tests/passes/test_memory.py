@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_programs import programs
-from hypothesis import HealthCheck, given, settings
-from random_programs import Program as Drawn
+from fuzz.catalogue import entries
+from fuzz.drawing import draw
 
 import graphc as gc
 from graphc import ops
@@ -77,13 +76,14 @@ def check_schedule(program: Program) -> None:
     assert {o.buffer for o in program.outputs} <= ready
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(programs())
-def test_random_programs(drawn: Drawn) -> None:
-    program = lowered(drawn.fetched)
-    check_schedule(program)
-    for n, m in drawn.sizes:
-        check_plan(program, sizes_of(program, {Symbol("n"): n, Symbol("m"): m}))
+def test_random_programs() -> None:
+    catalogue = entries()
+    for number in range(100):
+        case, _ = draw(17, number, catalogue)
+        program = lowered(case.fetches)
+        check_schedule(program)
+        for run in range(len(case.runs)):
+            check_plan(program, sizes_of(program, case.extents(run)))
 
 
 def training_step(batch: Any, widths: tuple[int, ...]) -> list[Any]:
