@@ -6,7 +6,9 @@ walks are iterative, so that depth is limited by memory alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,6 +61,27 @@ def topological(roots: Iterable[Node]) -> tuple[Node, ...]:
 
 
 Rewrite = Callable[[Node, tuple[Tensor, ...]], "tuple[Tensor, ...] | None"]
+Replacements = Mapping[Tensor, Tensor]
+_account: contextvars.ContextVar[list[Replacements] | None] = contextvars.ContextVar("graphc_rebuilds", default=None)
+
+
+@contextlib.contextmanager
+def rebuilds() -> Iterator[list[Replacements]]:
+    """Collects, for every rebuild inside the block, which tensor stands for which of the graph before."""
+    found: list[Replacements] = []
+    token = _account.set(found)
+    try:
+        yield found
+    finally:
+        _account.reset(token)
+
+
+def composed(steps: Sequence[Replacements]) -> Replacements:
+    """The replacements of several rebuilds, one after the other, as those of one."""
+    first, *rest = steps or [{}]
+    for step in rest:
+        first = {old: step[new] for old, new in first.items() if new in step}
+    return first
 
 
 def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
@@ -80,4 +103,7 @@ def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
                 updates[node] = fresh
         for old, new in zip(node.outputs, outputs, strict=True):
             replaced[old] = new
+    account = _account.get()
+    if account is not None:
+        account.append(replaced)
     return Graph(tuple(replaced[t] for t in graph.outputs), tuple(updates[u] for u in graph.updates))

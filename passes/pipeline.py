@@ -19,17 +19,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from graphc.dims import Unifier
 from graphc.errors import CompilerError, GraphcError
+from graphc.node import Tensor
 from passes.cse import eliminate_common_subexpressions
 from passes.decompose import decompose
 from passes.fold import fold_constants
 from passes.gemm import fuse_updates
 from passes.gradient import expand_gradients
-from passes.graph import Graph
+from passes.graph import Graph, composed, rebuilds
 from passes.options import CompileOptions
 from passes.printer import print_graph
 from passes.simplify import simplify
@@ -41,17 +42,34 @@ log = logging.getLogger("graphc.passes")
 
 @dataclass(frozen=True)
 class Pass:
-    """A rewrite of the whole graph, under the name that dumps and errors give it."""
+    """A rewrite of the whole graph, under the name that dumps and errors give it.
+
+    ``stabilises`` marks one that may turn values that were not finite into finite ones; all others keep every value up
+    to rounding.
+    """
 
     name: str
     function: Callable[[Graph], Graph]
+    stabilises: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The graph after a pass, which took ``seconds``. ``replaced`` says what stands for each tensor of the graph before
+    it, as far as the pass was made of rebuilds.
+    """
+
+    done: Pass
+    graph: Graph
+    replaced: Mapping[Tensor, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 PASSES: tuple[Pass, ...] = (
-    Pass("stabilise", stabilise),
+    Pass("stabilise", stabilise, stabilises=True),
     Pass("gradients", expand_gradients),
     Pass("simplify", simplify),
-    Pass("stabilise-again", stabilise),
+    Pass("stabilise-again", stabilise, stabilises=True),
     Pass("decompose", decompose),
     Pass("simplify-again", simplify),
     Pass("fold", fold_constants),
@@ -59,36 +77,49 @@ PASSES: tuple[Pass, ...] = (
     Pass("gemm", fuse_updates),
 )
 
-Callback = Callable[[int, Pass, Graph, float], None]
+Watch = Callable[[Stage], None]
+WRITTEN = Pass("written", lambda graph: graph)
 
 
-def optimize(graph: Graph, options: CompileOptions | None = None, unifier: Unifier | None = None) -> Graph:
-    """``graph`` after all passes. A pass that fails is named, with those that ran before it."""
+def optimize(
+    graph: Graph, options: CompileOptions | None = None, unifier: Unifier | None = None, watch: Watch | None = None
+) -> Graph:
+    """``graph`` after all passes. A pass that fails is named, with those that ran before it.
+
+    ``watch`` is shown the graph as written and after every pass.
+    """
     options = options or CompileOptions.from_environment()
-    after = _between(options, unifier or Unifier())
-    after(0, Pass("written", lambda g: g), graph, 0.0)
+    after = _between(options, unifier or Unifier(), watch)
+    after(0, Stage(WRITTEN, graph))
     for number, step in enumerate(PASSES, 1):
         start = time.perf_counter()
         try:
-            graph = step.function(graph)
-        except GraphcError:
-            raise
+            with rebuilds() as steps:
+                graph = step.function(graph)
         except Exception as error:
             done = ", ".join(p.name for p in PASSES[: number - 1]) or "none"
-            raise CompilerError(f"pass {step.name!r} failed (passes done: {done}): {error}") from error
-        after(number, step, graph, time.perf_counter() - start)
+            told = f"pass {step.name!r} failed (passes done: {done})"
+            if isinstance(error, GraphcError):
+                error.add_note(told)
+                raise
+            raise CompilerError(f"{told}: {error}") from error
+        seconds = time.perf_counter() - start
+        after(number, Stage(step, graph, composed(steps) if watch else {}, seconds))
     return graph
 
 
-def _between(options: CompileOptions, unifier: Unifier) -> Callback:
-    """What happens after every pass: verify, write, time."""
+def _between(options: CompileOptions, unifier: Unifier, watch: Watch | None) -> Callable[[int, Stage], None]:
+    """What happens after every pass: verify, write, time, watch."""
 
-    def after(number: int, step: Pass, graph: Graph, seconds: float) -> None:
-        log.debug("%-16s %6d nodes %8.2f ms", step.name, len(graph.nodes), seconds * 1e3)
+    def after(number: int, stage: Stage) -> None:
+        name, graph = stage.done.name, stage.graph
+        log.debug("%-16s %6d nodes %8.2f ms", name, len(graph.nodes), stage.seconds * 1e3)
         if options.dump:
-            _dump(options.dump, f"{number:02d}-{step.name}", print_graph(graph))
+            _dump(options.dump, f"{number:02d}-{name}", print_graph(graph))
         if options.verify:
-            verify(graph, unifier, after=step.name)
+            verify(graph, unifier, after=name)
+        if watch is not None:
+            watch(stage)
 
     return after
 

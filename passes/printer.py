@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.node import Node, Tensor
+from graphc.opdef import Kind
 from passes.graph import Graph
 
 
@@ -29,7 +30,8 @@ def print_window(nodes: Sequence[Node], around: Node, radius: int = 4) -> str:
 def print_node(node: Node, names: dict[Node, int]) -> str:
     """``%3 = multiply(%1, %2) : float32[2, 2]  # file.py:4``."""
     inputs = ", ".join(_name(t, names) for t in node.inputs)
-    attrs = "".join(f" {k}={_attr(v)}" for k, v in sorted(node.attrs.items()) if k not in ("initial",))
+    told = {"initial"} | ({"shape", "dtype"} if node.op.kind is Kind.LEAF else set())  # what the type says already
+    attrs = "".join(f" {k}={_attr(v)}" for k, v in sorted(node.attrs.items()) if k not in told)
     types = ", ".join(str(t) for t in node.results) or "()"
     label = f" {node.name!r}" if node.name else ""
     return f"%{names[node]} = {node.op.name}{label}({inputs}){attrs} : {types}  # {node.where}"

@@ -9,6 +9,7 @@ from typing import Any
 from graphc.errors import FetchError
 from graphc.node import Tensor
 from graphc.state import Update, check_updates
+from passes.gradient import without_idle_rules
 from passes.graph import Graph
 
 Rebuild = Callable[[Sequence[Any]], Any]
@@ -32,7 +33,7 @@ def flatten(fetches: Any) -> Fetches:
     updates: list[Update] = []
     rebuild = _flatten(fetches, outputs, updates, "fetches")
     assigns = check_updates([assign for update in updates for assign in update.assigns])
-    return Fetches(Graph(tuple(outputs), assigns), rebuild, tuple(updates))
+    return Fetches(without_idle_rules(Graph(tuple(outputs), assigns)), rebuild, tuple(updates))
 
 
 def _flatten(fetch: Any, outputs: list[Tensor], updates: list[Update], path: str) -> Rebuild:

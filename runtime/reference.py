@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.dims import Symbol, Unifier, evaluate
-from graphc.errors import CompilerError
+from graphc.errors import CompilerError, DeviceError
 from graphc.node import Node, Tensor
 from graphc.opdef import Reference
-from graphc.state import PARAMETER
 from passes.gradient import expand_gradients
 from passes.graph import Graph
-from runtime.store import ParameterStore
+from runtime.profile import Timings
+from runtime.store import STATE, ParameterStore, write_together
 
 Array = np.ndarray[Any, Any]
 
@@ -23,40 +23,78 @@ class ReferenceProgram:
     """A graph with its gradients expanded, evaluated node by node."""
 
     kernels: tuple[()] = ()
+    program: None = None
 
     def __init__(self, graph: Graph, unifier: Unifier, placeholders: Sequence[Tensor], store: ParameterStore) -> None:
         self._graph = expand_gradients(graph)
         self._placeholders = placeholders
         self._store = store
+        self._runs = np.zeros((), np.int64)
 
-    def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array]) -> list[Any]:
-        """Outputs in order; parameters are updated when everything has been computed."""
-        environment = leaf_values(self._graph, self._placeholders, feeds, self._store)
-        evaluate_graph(self._graph, values, environment)
-        outputs = [np.array(environment[t])[()] for t in self._graph.outputs]
-        new = [(a.inputs[0], np.array(environment[a.inputs[1]])) for a in self._graph.updates]
-        for parameter, value in new:
-            self._store.array(parameter)[...] = value
+    @property
+    def runs(self) -> int:
+        """Whole runs since the program was made."""
+        return int(self._runs)
+
+    def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
+        """No buffers: NumPy allocates."""
+        return {}
+
+    def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
+        """Outputs of the last of ``steps`` runs, in order; parameters are updated when everything of a run has been
+        computed.
+        """
+        outputs: list[Any] = []
+        for step in range(steps):
+            if step and self._store.cancel:
+                break
+            environment = leaf_values(self._graph, self._placeholders, feeds, self._store)
+            evaluate_graph(self._graph, values, environment)
+            outputs = [np.array(environment[t])[()] for t in self._graph.outputs]
+            self._finish([(a.inputs[0], np.array(environment[a.inputs[1]])) for a in self._graph.updates])
         return outputs
+
+    def _finish(self, new: Sequence[tuple[Tensor, Array]]) -> None:
+        """Write all new values, and count."""
+        counter = self._store.counter
+        targets = [self._runs, *(self._store.array(parameter) for parameter, _ in new)]
+        values = [self._runs + 1, *(value for _, value in new)]
+        if new:
+            targets, values = [*targets, counter], [*values, counter + np.uint64(1)]
+        write_together(targets, values)
+
+    def profile(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int) -> Timings:
+        """No kernels to time."""
+        raise DeviceError("profile: device 'reference' has no kernels to time")
 
 
 def leaf_values(
     graph: Graph, placeholders: Sequence[Tensor], feeds: Sequence[Array], store: ParameterStore
 ) -> dict[Tensor, Array]:
-    """Values of the placeholders and parameters of ``graph``, from which all others follow."""
+    """Values of the placeholders of ``graph`` and of what the session keeps, from which all others follow."""
     found = dict(zip(placeholders, feeds, strict=True))
     for node in graph.nodes:
-        if node.op is PARAMETER:
+        if node.op in STATE:
             found[node.outputs[0]] = store.array(node.outputs[0])
     return found
 
 
-def evaluate_graph(graph: Graph, values: Mapping[Symbol, int], environment: dict[Tensor, Array]) -> None:
-    """Fill ``environment`` with the value of every tensor; it holds those of placeholders and parameters already."""
+Change = Callable[[Node, Array, Sequence[Array]], Array]
+
+
+def evaluate_graph(
+    graph: Graph, values: Mapping[Symbol, int], environment: dict[Tensor, Array], change: Change | None = None
+) -> None:
+    """Fill ``environment`` with the value of every tensor; it holds those of placeholders and parameters already.
+
+    What ``change(node, value, inputs)`` returns is taken in place of each node's value.
+    """
     for node in graph.nodes:
         if not node.outputs or node.outputs[0] in environment:
             continue
-        environment[node.outputs[0]] = evaluate_node(node, values, [environment[t] for t in node.inputs])
+        inputs = [environment[t] for t in node.inputs]
+        value = evaluate_node(node, values, inputs)
+        environment[node.outputs[0]] = value if change is None else change(node, value, inputs)
 
 
 def evaluate_node(node: Node, values: Mapping[Symbol, int], inputs: Sequence[Array]) -> Array:

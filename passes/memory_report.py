@@ -1,0 +1,173 @@
+"""``step.memory_report()``: how many bytes a run takes and who holds them, known before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphc.dims import Symbol, evaluate
+from graphc.dtypes import DType
+from graphc.where import Location
+from passes.memory import lifetimes, plan_memory, rounded
+from passes.program import Buffer, Call, Program
+from passes.reporting import amount, lines_of, places, shape_text, values_text
+
+BAR = 40  # characters of the longest bar
+ROWS = 40  # of the chart; a longer schedule is drawn in steps of several calls
+HOLDERS = 12  # listed in the text
+KINDS = {
+    "arena": "temporaries, in one arena", "parameter": "parameters", "constant": "constants", "feed": "feeds",
+    "output": "fetched arrays",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A temporary in the arena. It lives from call ``first`` to call ``last``; ``lines`` are those it comes from."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    dtype: DType
+    bytes: int
+    offset: int
+    first: int
+    last: int
+    lines: tuple[Location, ...]
+
+
+@dataclass(frozen=True)
+class CallMemory:
+    """Bytes of the arena that live during one call."""
+
+    label: str
+    live: int
+    lines: tuple[Location, ...]
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """The memory of one step at known extents.
+
+    ``calls``: what lives during each call. ``temporaries``: everything in the arena, the largest first. ``totals``:
+    bytes by kind ("arena", "parameter", "constant", "feed", "output"). ``arena``: the arena's size; ``largest_live``
+    is the least it could be. ``peak`` is the number of the call at which most lives, None without temporaries.
+    """
+
+    extents: Mapping[Symbol, int]
+    calls: tuple[CallMemory, ...]
+    temporaries: tuple[Holder, ...]
+    totals: Mapping[str, int]
+    arena: int
+    largest_live: int
+
+    @property
+    def peak(self) -> int | None:
+        """The first call during which most bytes live."""
+        if not self.temporaries:
+            return None
+        return max(range(len(self.calls)), key=lambda i: self.calls[i].live)
+
+    @property
+    def at_peak(self) -> tuple[Holder, ...]:
+        """What lives in the arena at the peak, the largest first."""
+        peak = self.peak
+        return () if peak is None else tuple(h for h in self.temporaries if h.first <= peak <= h.last)
+
+    def __str__(self) -> str:
+        at = f" at {values_text(self.extents)}" if self.extents else ""
+        lines = [f"memory of one run{at}: {amount(sum(self.totals.values()), 'B')}"]
+        lines += [f"  {amount(self.totals[kind], 'B'):>9}  {what}" for kind, what in KINDS.items()]
+        if self.temporaries:
+            lines += ["", *self._chart(), "", *self._peak_text()]
+        return "\n".join(lines)
+
+    def _chart(self) -> list[str]:
+        step = -(-len(self.calls) // ROWS)
+        found = ["live in the arena during each call"]
+        if step > 1:
+            found[0] += f" (the most of every {step})"
+        for start in range(0, len(self.calls), step):
+            group = self.calls[start : start + step]
+            top = max(group, key=lambda c: c.live)
+            bar = "#" * round(BAR * top.live / max(self.largest_live, 1))
+            number = str(start) if step == 1 else f"{start}-{start + len(group) - 1}"
+            mark = " < peak" if start <= (self.peak or 0) < start + step else ""
+            found.append(f"  {number:>9}  {_cut(top.label, 26):<26}  {amount(top.live, 'B'):>9}  {bar}{mark}".rstrip())
+        return found
+
+    def _peak_text(self) -> list[str]:
+        peak = self.peak
+        assert peak is not None
+        over = 100 * (self.arena / self.largest_live - 1)
+        excess = f"{over:.0f}% more" if over >= 0.5 else "no more"
+        call = self.calls[peak]
+        found = [
+            f"peak at call {peak} ({_cut(call.label, 40)}): {amount(call.live, 'B')}; the arena has "
+            f"{amount(self.arena, 'B')}, {excess} than must live",
+        ]
+        held = self.at_peak
+        for holder in held[:HOLDERS]:
+            what = f"{holder.name} {holder.dtype}{shape_text(holder.shape)}"
+            found.append(f"  {amount(holder.bytes, 'B'):>9}  {_cut(what, 44):<44}  {_cut(places(holder.lines), 58)}")
+        if len(held) > HOLDERS:
+            rest = sum(h.bytes for h in held[HOLDERS:])
+            found.append(f"  {amount(rest, 'B'):>9}  in {len(held) - HOLDERS} more")
+        return found
+
+
+def memory_report(program: Program, values: Mapping[Symbol, int], sizes: Mapping[int, int]) -> MemoryReport:
+    """The report of ``program`` at extents ``values``; ``sizes`` are the bytes of its buffers, by id, on its device."""
+    plan = plan_memory(program, sizes)
+    spans = lifetimes(program.calls)
+    temporaries = [_holder(b, span, program.calls, values, sizes, plan.offsets) for b, span in spans.items()]
+    totals = dict.fromkeys(KINDS, 0) | {"arena": plan.size}
+    for buffer in program.buffers:
+        if buffer.kind in totals:
+            totals[buffer.kind] += sizes[buffer.id]
+    return MemoryReport(
+        dict(values), _live(program.calls, spans, sizes), tuple(sorted(temporaries, key=lambda h: -h.bytes)), totals,
+        plan.size, plan.largest_live,
+    )  # fmt: skip
+
+
+def _live(
+    calls: Sequence[Call], spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[int, int]
+) -> tuple[CallMemory, ...]:
+    change = [0] * (len(calls) + 1)
+    for buffer, (first, last) in spans.items():
+        change[first] += rounded(sizes[buffer.id])
+        change[last + 1] -= rounded(sizes[buffer.id])
+    found, live = [], 0
+    for call, delta in zip(calls, change, strict=False):
+        live += delta
+        found.append(CallMemory(call.label, live, lines_of(call.nodes)))
+    return tuple(found)
+
+
+def _holder(
+    buffer: Buffer, span: tuple[int, int], calls: Sequence[Call], values: Mapping[Symbol, int],
+    sizes: Mapping[int, int], offsets: Mapping[int, int],
+) -> Holder:  # fmt: skip
+    shape = tuple(evaluate(e, values) for e in buffer.shape)
+    writer = calls[span[0]]
+    name, op, lines = "copy", writer.label, lines_of(writer.nodes)
+    if buffer.tensor is not None:
+        node = buffer.tensor.node
+        name, op, lines = node.name or node.op.name, node.op.name, lines_of([node])
+    if buffer.kind == "partial":
+        name = f"parts of {name}"
+        one = max(1, _size(shape) * buffer.dtype.itemsize)
+        shape = (sizes[buffer.id] // one, *shape)  # one slice for each split
+    return Holder(name, op, shape, buffer.dtype, rounded(sizes[buffer.id]), offsets[buffer.id], *span, lines)
+
+
+def _size(shape: Iterable[int]) -> int:
+    total = 1
+    for extent in shape:
+        total *= extent
+    return total
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
