@@ -8,6 +8,11 @@ import sys
 from graphc._version import __version__
 
 
+def devices() -> tuple[str, ...]:
+    """The devices that a session can run on here, the fastest first."""
+    return ("cpu", "reference")
+
+
 def describe() -> dict[str, str]:
     """Versions, processor, threads, thread layer, BLAS and kernel cache, by name."""
     import llvmlite
@@ -16,12 +21,12 @@ def describe() -> dict[str, str]:
     import numpy
     import scipy
 
-    from runtime.cpu import cache, runner, threads
+    from runtime.cpu import kernel_files, runner, threads
     from runtime.cpu.backend import available_threads
 
     runner.program_runner()
-    folder = cache.cache_folder()
-    kernels = len(list(folder.glob("*.py"))) if folder.is_dir() else 0
+    folder = kernel_files.cache_folder()
+    kernels = len(kernel_files.kernels(folder))
     return {
         "graphc": __version__,
         "python": sys.version.split()[0],
@@ -30,7 +35,7 @@ def describe() -> dict[str, str]:
         "numba": f"{numba.__version__} (llvmlite {llvmlite.__version__})",
         "platform": platform.platform(),
         "processor": llvmlite.binding.get_host_cpu_name(),
-        "devices": "cpu, reference",
+        "devices": ", ".join(devices()),
         "threads": str(available_threads()),
         "thread layer": str(threads.current_layer()),
         "blas": threads.blas_name(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dims import Dim, Extent, Symbol, evaluate, symbols
+from graphc.dims import Dim, Extent, Symbol, evaluate, is_polynomial, symbols
 from graphc.dtypes import DType
 from graphc.errors import FeedError
 from graphc.node import Node, Tensor
@@ -151,7 +151,7 @@ class FeedPlan:
                 if isinstance(extent, Dim):
                     place = f"axis {axis} of {tensor.name!r} (shape {shape})"
                     later.append((extent, found, place))
-        for extent, found, place in sorted(later, key=lambda item: len(symbols(item[0])) + (len(item[0].terms) > 1)):
+        for extent, found, place in sorted(later, key=lambda item: _difficulty(item[0])):
             _solve_one(extent, found, place, values, source)
         for a, b, node in self._constraints:
             _check(a, b, node, values, source)
@@ -193,6 +193,11 @@ def _unbound(missing: Iterable[Symbol], node: Node) -> FeedError:
     )
 
 
+def _difficulty(extent: Dim) -> tuple[bool, int]:
+    """What determines symbols by itself comes first; minima and quotients do so in part, or not at all."""
+    return not is_polynomial(extent), len(symbols(extent)) + (len(extent.terms) > 1)
+
+
 def _solve_one(extent: Dim, found: int, place: str, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
     unknown = [s for s in symbols(extent) if s not in values]
     if len(unknown) == 1:
@@ -206,19 +211,27 @@ def _solve_one(extent: Dim, found: int, place: str, values: dict[Symbol, int], s
             f"{place}: the extent {extent} does not determine {', '.join(map(str, unknown))}; "
             f"give it a placeholder axis of its own"
         )
-    expected = evaluate(extent, values)
+    try:
+        expected = evaluate(extent, values)
+    except ValueError as error:
+        raise FeedError(f"{place}: {error}") from error
     if expected != found:
         origin = "; ".join(f"{s} is {values[s]} from {source[s]}" for s in sorted(symbols(extent), key=str))
         raise FeedError(f"{place}: the extent {extent} must be {expected}, got {found} ({origin})")
 
 
 def _solve_linear(extent: Dim, symbol: Symbol, found: int, values: dict[Symbol, int]) -> int | None:
-    base = evaluate(extent, {**values, symbol: 0})
-    slope = evaluate(extent, {**values, symbol: 1}) - base
-    if slope == 0 or (found - base) % slope:
-        return None
-    value = (found - base) // slope
-    return value if value >= 0 and evaluate(extent, {**values, symbol: value}) == found else None
+    """The only value of ``symbol`` with which ``extent`` is ``found``, if it is found by a straight line."""
+    try:
+        base = evaluate(extent, {**values, symbol: 0})
+        slope = evaluate(extent, {**values, symbol: 1}) - base
+        if slope == 0 or (found - base) % slope:
+            return None
+        value = (found - base) // slope
+        fits = [evaluate(extent, {**values, symbol: value + step}) == found for step in (0, 1)]
+    except ValueError:
+        return None  # a quotient that is not exact
+    return value if value >= 0 and fits == [True, False] else None
 
 
 def _check_nonempty(extent: Extent, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -14,14 +16,18 @@ from graphc.dims import Symbol, Unifier
 from graphc.errors import DeviceError, FeedError, SessionError
 from graphc.node import Node, Tensor
 from graphc.state import PARAMETER, Update
+from passes import program as lowered
 from passes.graph import Graph
 from runtime.feeds import FeedPlan
 from runtime.fetches import cache_key, flatten
+from runtime.numerics import CheckedProgram
+from runtime.profile import Timings
 from runtime.step import Step
-from runtime.store import ParameterStore, refuse_unnamed
+from runtime.store import STATE, ParameterStore, refuse_unnamed
 
 Array = np.ndarray[Any, Any]
 DEVICES = ("cpu", "reference", "auto")
+STEPS = 128  # compiled steps that a session keeps though nobody holds them
 
 
 class Program(Protocol):
@@ -30,7 +36,17 @@ class Program(Protocol):
     @property
     def kernels(self) -> Sequence[Any]: ...
 
-    def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array]) -> list[Any]: ...
+    @property
+    def program(self) -> lowered.Program | None: ...
+
+    def sizes(self, values: Mapping[Symbol, int]) -> Mapping[int, int]: ...
+
+    @property
+    def runs(self) -> int: ...
+
+    def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]: ...
+
+    def profile(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int) -> Timings: ...
 
 
 Backend = Callable[[Graph, Unifier, Sequence[Tensor], ParameterStore], Program]
@@ -54,11 +70,21 @@ class Session:
     """Holds parameter values and compiled programs, and runs fetches.
 
     ``device`` is "cpu" (Numba kernels), "reference" (NumPy, op by op) or "auto" (the fastest present). ``seed``
-    decides first values. ``threads`` limits the threads of a run; None takes all cores that the process may use. Runs
-    of one session take turns; different sessions run side by side. Use it as a context manager, or call ``close()``.
+    decides first values and random numbers. ``threads`` limits the threads of a run; None takes all cores that the
+    process may use. Runs of one session take turns; different sessions run side by side. Use it as a context manager,
+    or call ``close()``.
+
+    A session keeps the ``STEPS`` steps that were used last, and finds every other that someone holds; a step keeps
+    its plans for 128 combinations of extents. What is let go is made again when it is needed.
+
+    ``check_numerics=True`` finds where a NaN or an infinity comes from: every run is evaluated by NumPy first, op by
+    op, and raises ``NumericsError`` at the first op that makes one of finite operands, with the user's line, before
+    anything has changed. It is slow. Infinities written as constants (masks) are taken as meant.
     """
 
-    def __init__(self, device: str = "cpu", seed: int = 0, threads: int | None = None) -> None:
+    def __init__(
+        self, device: str = "cpu", seed: int = 0, threads: int | None = None, *, check_numerics: bool = False
+    ) -> None:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise SessionError(f"seed must be an int from 0 to 2**63 - 1, got {seed!r}")
         if threads is not None and (
@@ -67,10 +93,14 @@ class Session:
             raise SessionError(f"threads must be an int of at least 1, or None for all cores, got {threads!r}")
         self.device = device
         self._backend = _backend(device, None if threads is None else int(threads))
+        self._check_numerics = bool(check_numerics)
         self._store = ParameterStore(int(seed))
         self._lock = threading.RLock()
-        self._steps: dict[Any, Step] = {}
+        self._steps: weakref.WeakValueDictionary[Any, Step] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[Any, Step] = OrderedDict()
+        self._compiled = 0
         self._runs = 0
+        self._running = False
         self._closed = False
 
     # Running.
@@ -80,7 +110,7 @@ class Session:
 
         ``feeds`` maps placeholders, or their names, to arrays. Fetched arrays are the caller's own; a 0-d result is a
         NumPy scalar. Updates take effect together when everything has been computed; a run that raises changes
-        nothing. Raises ``FetchError``, ``FeedError``, ``SessionError``, ``IndexRangeError``.
+        nothing. Raises ``FetchError``, ``FeedError``, ``SessionError``, ``IndexRangeError``, ``NumericsError``.
         """
         with self._lock:
             step = self._step(fetches)
@@ -98,17 +128,31 @@ class Session:
     def _step(self, fetches: Any) -> Step:
         self._check_open()
         key = cache_key(fetches)
-        step = self._steps.get(key)
+        step = self._steps.get(key)  # found by identities, all of which a step holds
         if step is None:
             flat = flatten(fetches)
             graph = flat.graph
             unifier = unify_constraints(graph.nodes)
             plan = FeedPlan(graph.nodes)
-            self._store.meet(n.outputs[0] for n in graph.nodes if n.op is PARAMETER)
+            self._store.meet(n.outputs[0] for n in graph.nodes if n.op in STATE)
             program = self._backend(graph, unifier, plan.placeholders, self._store)
+            if self._check_numerics:
+                program = CheckedProgram(program, graph, plan.placeholders, self._store)
             step = Step(self, flat, plan, program, self._store)
-            self._steps[key] = step  # which holds all whose identities make the key
+            self._steps[key] = step
+            self._compiled += 1
+        self._recent[key] = step
+        self._recent.move_to_end(key)
+        if len(self._recent) > STEPS:
+            self._recent.popitem(last=False)
         return step
+
+    def _refuse_run(self) -> NoReturn:
+        self._check_open()
+        raise SessionError(
+            "a run of this session was asked for inside another of its runs, by a signal handler or a finaliser; only "
+            "get and set can be used there"
+        )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -151,15 +195,20 @@ class Session:
     def stats(self) -> dict[str, int]:
         """Counters since the session was opened: runs, compiled steps, kernels compiled and loaded from the cache."""
         found: dict[str, int] = getattr(self._backend, "stats", dict)()
-        return {"steps": len(self._steps), "runs": self._runs, **found}
+        return {"steps": self._compiled, "runs": self._runs, **found}
 
     # Life.
 
     def close(self) -> None:
-        """Free memory and programs; further use raises ``SessionError``. Closing twice is fine."""
+        """Free memory and programs; further use raises ``SessionError``. Closing twice is fine.
+
+        A run in another thread is waited for, a ``repeat`` ends after its present run.
+        """
+        self._store.cancel[...] = 1
         with self._lock:
             self._closed = True
             self._steps.clear()
+            self._recent.clear()
             release = getattr(self._backend, "close", None)
             if release is not None:
                 release()
@@ -174,7 +223,7 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._steps)} steps compiled"
+        state = "closed" if self._closed else f"{self._compiled} steps compiled"
         return f"<graphc.Session on {self.device}, {state}>"
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.errors import FeedError
+import numpy as np
+
+from graphc.dims import Symbol
+from graphc.errors import DeviceError, FeedError, SessionError
 from graphc.node import Tensor
+from passes.explain import Explanation, explain
+from passes.memory_report import MemoryReport, memory_report
+from runtime.extents import has_extents, named_extents, unknown_extents
 from runtime.feeds import Extras, FeedPlan, convert
 from runtime.fetches import Fetches
+from runtime.profile import Profile, profile_of
 from runtime.store import ParameterStore
 
 if TYPE_CHECKING:
@@ -26,12 +34,15 @@ class Step:
         program: Program,
         store: ParameterStore,
         feeds: Sequence[Tensor] | None = None,
+        source: Step | None = None,
     ) -> None:
         self._session = session
         self._fetches = fetches
         self._plan = plan
         self._program = program
         self._store = store
+        self._last: dict[Symbol, int] | None = None  # extents of the last run
+        self._source = source  # the session finds it again as long as someone holds it
         self.feeds: tuple[Tensor, ...] = tuple(
             feeds if feeds is not None else sorted(plan.placeholders, key=lambda t: t.node.serial)
         )
@@ -62,10 +73,23 @@ class Step:
         if missing:
             lines = "".join(f"\n    {t.describe()}" for t in missing)
             raise FeedError(f"compile: the fetches need placeholders that feeds= does not list:{lines}")
-        return Step(self._session, self._fetches, self._plan, self._program, self._store, tuple(targets))
+        return Step(self._session, self._fetches, self._plan, self._program, self._store, tuple(targets), self)
 
     def __call__(self, *arrays: Any) -> Any:
         """Run with one array per placeholder of ``feeds``. As ``Session.run``, but nothing is looked up."""
+        return self._run(*self._converted(arrays))
+
+    def repeat(self, n: int, *arrays: Any) -> Any:
+        """Run ``n`` times with the same arrays, without Python between the runs; what the last of them fetches.
+
+        The updates of each run take effect before the next. A run that raises leaves those before it done; so do
+        Ctrl-C, which is seen within a tenth of a second or one run, and ``Session.close`` in another thread
+        (``SessionError``). Other runs of the session wait until all ``n`` are done.
+        """
+        steps = _count(n, "repeat")
+        return self._run(*self._converted(arrays), steps)
+
+    def _converted(self, arrays: Sequence[Any]) -> tuple[list[Any], Extras]:
         if len(arrays) != len(self.feeds):
             names = ", ".join(t.name for t in self.feeds)
             raise FeedError(f"this step takes {len(self.feeds)} arrays ({names}), got {len(arrays)}")
@@ -73,23 +97,111 @@ class Step:
             raise FeedError("a step is called with arrays, in the order of its feeds; feeds by name go to session.run")
         converted = [convert(a, t, f"placeholder {t.name!r}") for a, t in zip(arrays, self.feeds, strict=True)]
         extras = self._plan.extras({self.feeds[i]: converted[i] for i in self._unread}) if self._unread else ()
-        return self._run([converted[i] for i in self._order], extras)
+        return [converted[i] for i in self._order], extras
 
     def run_feeds(self, feeds: Mapping[Any, Any]) -> Any:
         """Run with arrays looked up by placeholder or name."""
         return self._run(*self._plan.resolve(feeds))
 
-    def _run(self, arrays: Sequence[Any], extras: Extras = ()) -> Any:
+    def _run(self, arrays: Sequence[Any], extras: Extras = (), steps: int = 1) -> Any:
+        session, program = self._session, self._program
+        with session._lock:
+            if session._closed or session._running:
+                session._refuse_run()
+            before = program.runs
+            session._running = True
+            try:
+                values = self._last = self._plan.bind(tuple([a.shape for a in arrays]), extras)
+                results = program.run(values, arrays, steps)
+            except BaseException as error:
+                if steps > 1:
+                    error.add_note(f"repeat: {program.runs - before} of {steps} runs were done, and their updates hold")
+                raise
+            finally:
+                session._running = False
+                done = program.runs - before
+                self.runs += done
+                session._runs += done
+            if done < steps:
+                raise SessionError(f"the session was closed after {done} of {steps} repeated runs")
+        return self._fetches.rebuild(results)
+
+    # What was made of it.
+
+    def explain(self, *arrays: Any, **extents: int) -> Explanation:
+        """What the step was compiled to, kernel by kernel: the user's lines, ops, grid, bytes, floating-point
+        operations, and why it was not fused with those that read it. Print it, or look at its fields.
+
+        Amounts are formulas where extents are symbolic; numbers for ``explain(batch=64)``, or for arrays as in a run.
+        """
+        program = self._program.program
+        if program is None:
+            return Explanation({}, (), "no kernels: device 'reference' evaluates the graph op by op with NumPy")
+        values = self._extents("explain", arrays, extents)
+        return explain(program, values or {}, {} if values is None else self._program.sizes(values))
+
+    def memory_report(self, *arrays: Any, **extents: int) -> MemoryReport:
+        """How many bytes a run takes and which lines hold them, known before it: print it, or look at its fields.
+
+        Extents that are symbolic are named, ``memory_report(batch=64)``, or taken from arrays as in a run, or those of
+        the last run. Steps of one session share one arena, as large as the largest that has run needs. Raises
+        ``FeedError`` when extents are missing, ``DeviceError`` on "reference", which plans nothing.
+        """
+        program = self._program.program
+        if program is None:
+            raise DeviceError("memory_report: device 'reference' plans no memory: NumPy allocates as it goes")
+        values = self._extents("memory_report", arrays, extents)
+        values = self._last if values is None else values
+        if values is None:
+            raise unknown_extents(self._plan, self.feeds, "memory_report")
+        return memory_report(program, values, self._program.sizes(values))
+
+    def profile(self, n: int = 10, *arrays: Any, trace: str | os.PathLike[str] | None = None) -> Profile:
+        """The time of each kernel in ``n`` runs with these arrays, after one that is not timed: print it, look at its
+        fields, or give ``trace`` a file name for a Chrome trace.
+
+        The runs work on copies of the parameters and the run counter: nothing changes, and they are not counted.
+        Raises ``DeviceError`` on "reference", which has no kernels.
+        """
+        steps = _count(n, "profile")
+        program = self._program.program
+        if program is None:
+            raise DeviceError("profile: device 'reference' has no kernels to time; use device='cpu'")
+        converted, extras = self._converted(arrays)
         session = self._session
         with session._lock:
-            session._check_open()
-            values = self._plan.bind(tuple([a.shape for a in arrays]), extras)
-            results = self._program.run(values, arrays)
-            self.runs += 1
-            session._runs += 1
-            if self._fetches.graph.updates:
-                self._store.run_counter += 1
-        return self._fetches.rebuild(results)
+            if session._closed or session._running:
+                session._refuse_run()
+            session._running = True
+            try:
+                values = self._plan.bind(tuple([a.shape for a in converted]), extras)
+                timings = self._program.profile(values, converted, steps)
+            finally:
+                session._running = False
+            if len(timings.marks) < steps:
+                raise SessionError(f"the session was closed after {len(timings.marks)} of {steps} runs of a profile")
+        found = profile_of(explain(program, values, self._program.sizes(values)), timings)
+        if trace is not None:
+            found.save_trace(trace)
+        return found
+
+    def _extents(self, what: str, arrays: Sequence[Any], named: Mapping[str, int]) -> dict[Symbol, int] | None:
+        """Values of symbolic extents; None where nothing says what they are."""
+        if arrays and named:
+            raise FeedError(f"{what}: give arrays or extents by name, not both")
+        if arrays:
+            converted, extras = self._converted(arrays)
+            return self._plan.bind(tuple([a.shape for a in converted]), extras)
+        if named or not has_extents(self._plan, self.feeds):
+            return named_extents(self._plan, self.feeds, named, what)
+        return None
 
     def __repr__(self) -> str:
         return f"<graphc step of {len(self._fetches.graph.outputs)} fetches, {len(self.kernels)} kernels>"
+
+
+def _count(n: Any, what: str) -> int:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        shown = f"an array of shape {np.shape(n)}" if np.ndim(n) else repr(n)
+        raise SessionError(f"{what}: the first argument is the number of runs, an int of at least 1; got {shown}")
+    return int(n)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import logging
 import os
+import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,18 +21,26 @@ from passes.gradient import expand_gradients
 from passes.graph import Graph
 from passes.lower import lower
 from passes.options import CompileOptions
-from passes.pipeline import optimize
-from passes.program import Buffer, Call, GemmCall, LoopCall, Program
-from runtime.cpu import cache, threads
-from runtime.cpu.binding import ARENA, FIRST, SCALARS, STATUS, Binder, Bound
+from passes.pipeline import Stage, optimize
+from passes.program import Buffer, Call, GemmCall, LoopCall, Program, RoutineCall, epilogue_of
+from runtime.cpu import cache, kernel_files, threads
+from runtime.cpu.binding import FIRST, Binder, Bound
 from runtime.cpu.fixed_kernels import copy_source, gemm_source
+from runtime.cpu.frame import Arena, Frame, address_of
 from runtime.cpu.printer import kernel_source
-from runtime.cpu.runner import program_runner
+from runtime.cpu.routines import ROUTINES
+from runtime.cpu.runner import clock_address, program_runner
+from runtime.cpu.runner_source import DONE, TIME_WORDS, WAYS
+from runtime.debug import DebuggedProgram
+from runtime.profile import Timings
 from runtime.reference import evaluate_graph, leaf_values
 from runtime.store import ParameterStore, aligned_empty
 
 Array = np.ndarray[Any, Any]
 BINDINGS = 128  # shapes remembered per program
+PAUSE = 0.05  # seconds of repeated steps between two looks at Python's signals
+
+log = logging.getLogger("graphc.cache")
 
 
 def available_threads() -> int:
@@ -37,21 +48,6 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-class Arena:
-    """Memory for temporaries, shared by the programs of one session, whose runs take turns. It only grows."""
-
-    def __init__(self) -> None:
-        self._memory = aligned_empty((0,), np.dtype(np.uint8))
-        self.address = 0
-
-    def reserve(self, size: int) -> int:
-        """Address of at least ``size`` bytes."""
-        if size > self._memory.size or not self.address:
-            self._memory = aligned_empty((max(size, 64),), np.dtype(np.uint8))
-            self.address = int(self._memory.ctypes.data)
-        return self.address
 
 
 @contextlib.contextmanager
@@ -82,13 +78,15 @@ class CpuBackend:
 
     def __call__(
         self, graph: Graph, unifier: Unifier, placeholders: Sequence[Tensor], store: ParameterStore
-    ) -> CpuProgram:
+    ) -> CpuProgram | DebuggedProgram:
         run = program_runner()
+        stages: list[Stage] = []
         with _collector_paused():
-            optimized = optimize(graph, self._options, unifier)
+            optimized = optimize(graph, self._options, unifier, stages.append if self._options.debug else None)
             program = lower(optimized, unifier)
-        addresses = [compile_call(call, self._counters).address for call in program.calls]
-        return CpuProgram(graph, program, addresses, placeholders, store, self._arena, self._threads, run)
+        addresses = compile_calls(program.calls, self._counters)
+        made = CpuProgram(graph, program, addresses, placeholders, store, self._arena, self._threads, run)
+        return DebuggedProgram(made, stages, placeholders, store) if self._options.debug else made
 
     def stats(self) -> dict[str, int]:
         """Kernels that this session had compiled, and that it found compiled on disk."""
@@ -99,22 +97,40 @@ class CpuBackend:
         self._release()
 
 
-def compile_call(call: Call, counters: cache.Counters) -> cache.Compiled:
-    """The machine code of a call's kernel."""
+def compile_calls(calls: Sequence[Call], counters: cache.Counters) -> dict[int, int]:
+    """Addresses of the kernels of ``calls`` and their epilogues, by identity; compiled or loaded where this process has
+    not met them.
+    """
+    parts = [part for call in calls for part in (call, *epilogue_of(call))]
+    kernels = [kernel_of(part) for part in parts]
+    missing = {name: source for name, source in kernels if name not in cache.kernel_cache.kernels}
+    if missing and log.isEnabledFor(logging.INFO):
+        slow = [name for name in missing if not kernel_files.machine_code(kernel_files.path_of(name))]
+        for number, name in enumerate(slow, 1):
+            log.info("compiling kernel %d of %d: %s", number, len(slow), name)
+            cache.kernel_cache.get(name, missing[name], counters)
+    addresses = [cache.kernel_cache.get(name, source, counters).address for name, source in kernels]
+    return {id(part): address for part, address in zip(parts, addresses, strict=True)}
+
+
+def kernel_of(call: Call) -> tuple[str, Callable[[], str]]:
+    """The name of a call's kernel, and what writes its source."""
     if isinstance(call, LoopCall):
         name = cache.kernel_name(call.kernel.label, call.kernel.text)
-        found = cache.kernel_cache.kernels.get(name)
-        return found or cache.kernel_cache.get(name, kernel_source(call.kernel, name), counters)
-    label, text = gemm_source(call.c.dtype) if isinstance(call, GemmCall) else copy_source()
+        return name, functools.partial(kernel_source, call.kernel, name)
+    if isinstance(call, RoutineCall):
+        label, text = ROUTINES[call.routine].source(call.writes[0].dtype)
+    else:
+        label, text = gemm_source(call.c.dtype) if isinstance(call, GemmCall) else copy_source()
     name = cache.kernel_name(label, text)
-    return cache.kernel_cache.get(name, text.replace("{name}", name), counters)
+    return name, functools.partial(text.replace, "{name}", name)
 
 
 class CpuProgram:
     """A compiled program of one session."""
 
     def __init__(
-        self, graph: Graph, program: Program, addresses: Sequence[int], placeholders: Sequence[Tensor],
+        self, graph: Graph, program: Program, addresses: Mapping[int, int], placeholders: Sequence[Tensor],
         store: ParameterStore, arena: Arena, thread_count: int, run: Any,
     ) -> None:  # fmt: skip
         self._graph = graph
@@ -125,12 +141,10 @@ class CpuProgram:
         self._run = run
         slots = {b.id: FIRST + i for i, b in enumerate(b for b in program.buffers if _is_external(b))}
         self._binder = Binder(program, addresses, slots, thread_count)
-        self._bases = np.zeros(FIRST + len(slots), np.int64)
-        self._status = np.zeros(1, np.int64)
-        self._bases_address, self._status_address = _address(self._bases), _address(self._status)
-        self._bases[STATUS] = self._status_address
         place = {t: i for i, t in enumerate(placeholders)}
+        bases = np.zeros(FIRST + len(slots), np.int64)
         self._feeds: list[tuple[int, int]] = []
+        self._state: list[tuple[int, Tensor]] = []
         self._output_slots = [slots[o.buffer.id] for o in program.outputs]
         self._output_types = [o.buffer.dtype for o in program.outputs]
         self._constants: list[Array] = []
@@ -140,12 +154,14 @@ class CpuProgram:
                 self._feeds.append((slots[buffer.id], place[buffer.tensor]))
             elif buffer.kind == "parameter":
                 assert buffer.tensor is not None
-                self._bases[slots[buffer.id]] = store.array(buffer.tensor).ctypes.data
+                self._state.append((slots[buffer.id], buffer.tensor))
+                bases[slots[buffer.id]] = address_of(store.array(buffer.tensor))
             elif buffer.kind == "constant":
-                kept = aligned_empty(program.constants[buffer.id].shape, buffer.dtype)
-                kept[...] = program.constants[buffer.id]
+                kept = _copied(program.constants[buffer.id])
                 self._constants.append(kept)
-                self._bases[slots[buffer.id]] = kept.ctypes.data
+                bases[slots[buffer.id]] = address_of(kept)
+        self._advance = int(bool(graph.updates))
+        self._frame = Frame(bases, store.counter, store.cancel, self._advance)
         self._bound: dict[tuple[int, ...], Bound] = {}
 
     @property
@@ -164,23 +180,22 @@ class CpuProgram:
             self._bound[key] = found
         return found
 
-    def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array]) -> list[Any]:
-        """Outputs in order, in arrays of their own."""
+    def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
+        """Bytes of every buffer at these extents, by its id."""
+        return self._binder.sizes(values)
+
+    @property
+    def runs(self) -> int:
+        """Whole runs since the program was made."""
+        done: int = self._frame.words[DONE]
+        return done
+
+    def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
+        """Outputs of the last of ``steps`` runs, in order, in arrays of their own."""
         bound = self.bound(values)
-        bases = self._bases
-        bases[ARENA] = self._arena.reserve(bound.arena_size)
-        bases[SCALARS] = bound.scalars_address
-        for slot, place in self._feeds:
-            bases[slot] = _address(feeds[place])
-        outputs = []
-        for slot, shape, dtype in zip(self._output_slots, bound.output_shapes, self._output_types, strict=True):
-            array = np.empty(shape, dtype)
-            bases[slot] = _address(array)
-            outputs.append(array)
-        self._status[0] = 0
-        failed = threads.launch(self._run, *bound.args, self._bases_address, self._status_address, 0)
-        if failed >= 0:
-            self._explain_failure(values, feeds)
+        outputs = self._place(self._frame, bound, feeds)
+        if not self._launch(self._frame, bound, steps):
+            self._explain_failure(values, feeds, {})
         shaped = []
         for array, output in zip(outputs, self.program.outputs, strict=True):
             if output.shape != output.buffer.shape:
@@ -188,16 +203,67 @@ class CpuProgram:
             shaped.append(array[()])
         return shaped
 
-    def _explain_failure(self, values: Mapping[Symbol, int], feeds: Sequence[Array]) -> None:
-        """Run the reference on the same feeds: it stops at the node that failed, and says what it found."""
+    def profile(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int) -> Timings:
+        """The times of ``steps`` runs, after one that is not timed, on copies of all that the session keeps."""
+        clock, store, bound = clock_address(), self._store, self.bound(values)
+        bases, counter = self._frame.bases.copy(), _copied(store.counter)
+        state = {t: counter if store.array(t) is store.counter else _copied(store.array(t)) for _, t in self._state}
+        for slot, tensor in self._state:
+            bases[slot] = address_of(state[tensor])
+        frame = Frame(bases, counter, store.cancel, self._advance)
+        outputs = self._place(frame, bound, feeds)  # held while runs write to them
+        times = np.zeros((steps, len(self.kernels) + 1, TIME_WORDS), np.int64)
+        fine = self._launch(frame, bound, 1)
+        frame.clock(clock, times)
+        if not (fine and self._launch(frame, bound, steps)):
+            self._explain_failure(values, feeds, state)
+        del outputs
+        done: int = frame.words[DONE] - 1
+        return Timings(times[:done] @ np.array([10**9, 1]), tuple(bound.table[:, WAYS].tolist()))
+
+    def _place(self, frame: Frame, bound: Bound, feeds: Sequence[Array]) -> list[Array]:
+        """Put addresses in the frame; the arrays that will hold the outputs."""
+        frame.place(bound, self._arena)
+        bases = frame.bases
+        for slot, place in self._feeds:
+            bases[slot] = address_of(feeds[place])
+        outputs = []
+        for slot, shape, dtype in zip(self._output_slots, bound.output_shapes, self._output_types, strict=True):
+            array = np.empty(shape, dtype)
+            bases[slot] = address_of(array)
+            outputs.append(array)
+        return outputs
+
+    def _launch(self, frame: Frame, bound: Bound, steps: int) -> bool:
+        """Run in native calls of about ``PAUSE`` seconds, between which Python sees signals; whether no kernel
+        failed.
+        """
+        calls = 1
+        while steps > 1 and not self._store.cancel:
+            calls, start = min(calls, steps), time.perf_counter()
+            if threads.launch(self._run, *bound.args, *frame.args, calls) >= 0:
+                return False
+            steps -= calls
+            spent = max(time.perf_counter() - start, 1e-9)
+            calls = max(1, min(10 * calls, int(calls * PAUSE / spent)))
+        return steps != 1 or threads.launch(self._run, *bound.args, *frame.args, 1) < 0
+
+    def _explain_failure(
+        self, values: Mapping[Symbol, int], feeds: Sequence[Array], state: Mapping[Tensor, Array]
+    ) -> None:
+        """Run the reference on the same feeds and ``state``: it stops at the node that failed, and says what it
+        found.
+        """
         graph = expand_gradients(self._graph)
-        evaluate_graph(graph, values, leaf_values(graph, self._placeholders, feeds, self._store))
+        leaves = leaf_values(graph, self._placeholders, feeds, self._store)
+        evaluate_graph(graph, values, {**leaves, **state})
         raise CompilerError("a kernel reported a failure that the reference does not see; please report this graph")
 
 
-def _address(array: Array) -> int:
-    found: int = array.__array_interface__["data"][0]
-    return found
+def _copied(array: Array) -> Array:
+    kept = aligned_empty(array.shape, array.dtype)
+    kept[...] = array
+    return kept
 
 
 def _is_external(buffer: Buffer) -> bool:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import Extent, Symbol, evaluate
+from graphc.ops.leaf import extent_in
 from passes.memory import plan_memory
-from passes.program import Buffer, CopyCall, GemmCall, LoopCall, Program, split_source
+from passes.program import Buffer, Call, CopyCall, GemmCall, LoopCall, Program, RoutineCall, loops_of, split_source
 from runtime.cpu import grid as grids
 from runtime.cpu.fixed_kernels import gemm_address
 from runtime.cpu.layout import layout_of
-from runtime.cpu.runner import CALL, COLUMNS
+from runtime.cpu.routines import ROUTINES
+from runtime.cpu.runner_source import COLUMNS
 
 Array = np.ndarray[Any, Any]
 # Where addresses are counted from: the arena, this binding's own scalars, the status word; then the program's buffers.
@@ -50,21 +52,33 @@ class Binder:
     constants, outputs).
     """
 
-    def __init__(self, program: Program, addresses: Sequence[int], slots: Mapping[int, int], threads: int) -> None:
+    def __init__(self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int) -> None:
         self._program = program
         self._addresses = addresses
         self._slots = slots
         self._threads = threads
-        self._costs = [grids.work_per_element(c.kernel) if isinstance(c, LoopCall) else 0.0 for c in program.calls]
+        self._costs = [_cost(c) for c in program.calls]
 
     def bind(self, values: Mapping[Symbol, int]) -> Bound:
         """The program at these extents."""
-        return _Binding(self._program, self._addresses, self._slots, self._threads, self._costs, values).finish()
+        return self._binding(values).finish()
+
+    def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
+        """Bytes of every buffer at these extents, by its id."""
+        return self._binding(values).sizes
+
+    def _binding(self, values: Mapping[Symbol, int]) -> _Binding:
+        return _Binding(self._program, self._addresses, self._slots, self._threads, self._costs, values)
+
+
+def _cost(call: Call) -> float:
+    """Work for each element of a loop kernel, or of a product's epilogue."""
+    return sum(grids.work_per_element(loop.kernel) for loop in loops_of(call))
 
 
 class _Binding:
     def __init__(
-        self, program: Program, addresses: Sequence[int], slots: Mapping[int, int], threads: int,
+        self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int,
         costs: Sequence[float], values: Mapping[Symbol, int],
     ) -> None:  # fmt: skip
         self._program = program
@@ -75,8 +89,11 @@ class _Binding:
         self._values = values
         self._memo: dict[Extent, int] = {}
         self._splits: dict[int, int] = {}
-        self._grids = [self._loop_grid(c, cost) for c, cost in zip(program.calls, costs, strict=True)]
-        self._sizes = {b.id: self._bytes(b) for b in program.buffers}
+        self._grids: dict[int, grids.Grid] = {}
+        self._gemm_grids: dict[int, grids.GemmGrid] = {}
+        for call, cost in zip(program.calls, costs, strict=True):
+            self._cut(call, cost)
+        self.sizes = {b.id: self._bytes(b) for b in program.buffers}
         self._scalars = np.zeros(2 + len(program.buffers), np.int64)
         self._scalar_count = 0
         self._scalar_of: dict[Any, int] = {}
@@ -85,15 +102,17 @@ class _Binding:
         self._table: list[list[int]] = []
 
     def finish(self) -> Bound:
-        plan = plan_memory(self._program, self._sizes)
+        plan = plan_memory(self._program, self.sizes)
         self._offsets = plan.offsets
-        for number, call in enumerate(self._program.calls):
+        for call in self._program.calls:
             if isinstance(call, LoopCall):
-                self._loop(number, call)
+                self._loop(call)
             elif isinstance(call, GemmCall):
-                self._gemm(number, call)
+                self._gemm(call)
+            elif isinstance(call, RoutineCall):
+                self._routine(call)
             else:
-                self._copy(number, call)
+                self._copy(call)
         shapes = tuple(tuple(self._number(e) for e in o.buffer.shape) for o in self._program.outputs)
         table = np.array(self._table, np.int64).reshape(-1, COLUMNS)
         patches = np.array(self._patches, np.int64).reshape(-1, 3)
@@ -113,15 +132,23 @@ class _Binding:
             found = self._memo[extent] = evaluate(extent, self._values)
         return found
 
-    def _loop_grid(self, call: Any, cost: float) -> grids.Grid | None:
-        if not isinstance(call, LoopCall):
-            return None
-        extents = tuple(self._number(e) for e in call.axes)
-        grid = grids.loop_grid(call.kernel, extents, cost)
+    def _cut(self, call: Call, cost: float) -> None:
+        """Cut a call into blocks; partial results have as many slices."""
+        if isinstance(call, LoopCall):
+            grid = grids.loop_grid(call.kernel, tuple(self._number(e) for e in call.axes), cost)
+            self._note(call, grid)
+        elif isinstance(call, GemmCall):
+            m, n, k, batch = (self._number(e) for e in (call.m, call.n, call.k, call.batch))
+            kernel = None if call.epilogue is None else call.epilogue.kernel
+            gemm = self._gemm_grids[id(call)] = grids.gemm_grid(m, n, k, batch, kernel, cost)
+            if call.epilogue is not None:
+                self._note(call.epilogue, grids.epilogue_grid(call.epilogue.kernel, gemm, m, n))
+
+    def _note(self, call: LoopCall, grid: grids.Grid) -> None:
+        self._grids[id(call)] = grid
         for buffer in call.writes:
             if buffer.kind == "partial":
                 self._splits[buffer.id] = grid.splits
-        return grid
 
     def _bytes(self, buffer: Buffer) -> int:
         count = math.prod(self._number(e) for e in buffer.shape)
@@ -129,16 +156,18 @@ class _Binding:
 
     # Words.
 
-    def _address(self, word: int, buffer: Buffer) -> None:
-        """Have the runner put the buffer's address at ``word``."""
+    def _address(self, word: int, buffer: Buffer, element: int = 0) -> None:
+        """Have the runner put the address of the buffer's ``element`` at ``word``."""
+        skipped = element * buffer.dtype.itemsize
         if buffer.kind in ("temp", "partial"):
-            self._patches.append((word, ARENA, self._offsets[buffer.id]))
+            self._patches.append((word, ARENA, self._offsets[buffer.id] + skipped))
         elif buffer.kind == "extent":
             assert buffer.tensor is not None
-            value = self._number(buffer.tensor.node.attrs["extent"])
+            node = buffer.tensor.node
+            value = extent_in(node, self._number(node.attrs["extent"]))
             self._patches.append((word, SCALARS, 8 * self._scalar(value, buffer.dtype)))
         else:
-            self._patches.append((word, self._slots[buffer.id], 0))
+            self._patches.append((word, self._slots[buffer.id], skipped))
 
     def _scalar(self, value: float, dtype: Any) -> int:
         """Slot of a scalar that this binding holds."""
@@ -150,14 +179,18 @@ class _Binding:
             self._scalar_count += 1
         return slot
 
-    def _instruction(self, number: int, start: int, blocks: int, work: float, check: int = 0) -> None:
+    def _instruction(self, call: Call, start: int, blocks: int, work: float, check: int = 0) -> None:
         ways = grids.ways(work, blocks, self._threads)
-        self._table.append([CALL, self._addresses[number], start, blocks, ways, check, 0, 0])
+        self._table.append([self._addresses[id(call)], start, blocks, ways, check])
 
-    def _loop(self, number: int, call: LoopCall) -> None:
+    def _loop(self, call: LoopCall) -> None:
+        grid = self._grids[id(call)]
+        start = self._loop_words(call, grid)
+        self._instruction(call, start, grid.blocks, grid.work, int(call.kernel.guards > 0))
+
+    def _loop_words(self, call: LoopCall, grid: grids.Grid) -> int:
+        """The words of a loop kernel; returns the first one's number."""
         kernel, layout = call.kernel, layout_of(call.kernel)
-        grid = self._grids[number]
-        assert grid is not None
         start = len(self._words)
         words = [0] * layout.size
         words[: len(call.axes)] = [self._number(e) for e in call.axes]
@@ -169,21 +202,21 @@ class _Binding:
         words[layout.extents : layout.extents + kernel.extents] = [self._number(e) for e in call.extents]
         self._words += words
         for argument, operand in enumerate(call.operands):
-            self._address(start + layout.address[argument], operand.buffer)
+            self._address(start + layout.address[argument], operand.buffer, self._number(operand.offset))
         for k in range(kernel.guards):
             self._patches.append((start + layout.guards + k, STATUS, 0))
-        self._instruction(number, start, grid.blocks, grid.work, int(kernel.guards > 0))
+        return start
 
-    def _gemm(self, number: int, call: GemmCall) -> None:
-        m, n, k, batch = (self._number(e) for e in (call.m, call.n, call.k, call.batch))
-        grid = grids.gemm_grid(m, n, k, batch)
+    def _gemm(self, call: GemmCall) -> None:
+        m, n, k = (self._number(e) for e in (call.m, call.n, call.k))
+        epilogue, grid = call.epilogue, self._gemm_grids[id(call)]
         item = call.c.dtype.itemsize
         start = len(self._words)
         lda, ldb = (m if call.trans_a else k), (k if call.trans_b else n)
         self._words += [
             gemm_address(call.c.dtype), ord("T" if call.trans_a else "N"), ord("T" if call.trans_b else "N"), m, n, k,
             max(lda, 1), max(ldb, 1), 0, 0, grid.size, grid.per_matrix, int(grid.by_columns), m * k * item,
-            k * n * item, m * n * item, 0, 0, 0,
+            k * n * item, m * n * item, 0, 0, 0, 0, 0,
         ]  # fmt: skip
         if call.alpha is None:
             self._patches.append((start + 8, SCALARS, 8 * self._scalar(1.0, call.c.dtype)))
@@ -192,14 +225,28 @@ class _Binding:
         self._patches.append((start + 9, SCALARS, 8 * self._scalar(float(call.beta), call.c.dtype)))
         for word, buffer in ((16, call.a), (17, call.b), (18, call.c)):
             self._address(start + word, buffer)
-        empty = m == 0 or n == 0 or batch == 0
-        self._instruction(number, start, 0 if empty else batch * grid.per_matrix, grid.work)
+        guarded = False
+        if epilogue is not None:
+            words = self._loop_words(epilogue, self._grids[id(epilogue)])
+            self._words[start + 19], self._words[start + 20] = self._addresses[id(epilogue)], words - start
+            guarded = epilogue.kernel.guards > 0
+        self._instruction(call, start, grid.blocks, grid.work, int(guarded))
 
-    def _copy(self, number: int, call: CopyCall) -> None:
-        size = self._sizes[call.source.id]
+    def _routine(self, call: RoutineCall) -> None:
+        sizes = tuple(self._number(e) for e in call.sizes)
+        grid = ROUTINES[call.routine].grid(sizes)
+        start = len(self._words)
+        operands = (*call.reads, *call.writes)
+        self._words += [*sizes, *grid.words, *(0 for _ in operands)]
+        for number, buffer in enumerate(operands):
+            self._address(start + len(sizes) + len(grid.words) + number, buffer)
+        self._instruction(call, start, grid.blocks, grid.work)
+
+    def _copy(self, call: CopyCall) -> None:
+        size = self.sizes[call.source.id]
         block = 2**18
         start = len(self._words)
         self._words += [size, block, 0, 0]
         self._address(start + 2, call.source)
         self._address(start + 3, call.target)
-        self._instruction(number, start, math.ceil(size / block), size / 4)
+        self._instruction(call, start, math.ceil(size / block), size / 4)

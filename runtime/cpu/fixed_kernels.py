@@ -11,7 +11,7 @@ _HEADER = "from runtime.cpu.intrinsics import *\n\n\n"
 # Words of a matrix product's argument block.
 GEMM_WORDS = (
     "function", "trans_a", "trans_b", "m", "n", "k", "lda", "ldb", "alpha", "beta", "block", "blocks_per_matrix",
-    "by_columns", "stride_a", "stride_b", "stride_c", "a", "b", "c",
+    "by_columns", "stride_a", "stride_b", "stride_c", "a", "b", "c", "epilogue", "epilogue_words",
 )  # fmt: skip
 COPY_WORDS = ("bytes", "block", "source", "target")
 
@@ -35,7 +35,9 @@ _GEMM = """def {name}(args, scratch, lo, hi):
             a += first * {bytes} * (1 if trans_a == {T} else lda)
             c += first * {bytes} * n
         # BLAS sees columns first: the transposed product of the exchanged operands has the same memory.
-        call_gemm(function, trans_b, trans_a, columns, rows, k, alpha, b, ldb, a, lda, beta, c, n)
+        call_gemm(function, trans_b, trans_a, columns, rows, k, alpha, b, ldb, a, lda, beta, c, max(n, 1))
+        if w[19] != 0:
+            call_kernel(w[19], args + 8 * w[20], scratch, block, block + 1)
 """
 
 _COPY = """def {name}(args, scratch, lo, hi):

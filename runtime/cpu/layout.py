@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from passes.loop_ir import LoopKernel
 
@@ -25,7 +25,7 @@ class Layout:
     size: int
 
 
-@cache
+@lru_cache(1024)
 def layout_of(kernel: LoopKernel) -> Layout:
     """The layout of one kernel's argument block."""
     place = len(kernel.roles)

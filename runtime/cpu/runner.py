@@ -2,59 +2,59 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numba
 import numpy as np
+from numba import njit, types
 
-from runtime.cpu import cache, threads
+from graphc.errors import DeviceError
+from runtime.cpu import cache, runner_source, threads
+from runtime.cpu.runner_source import CANCEL, COLUMNS, CONTROL_WORDS, COUNTER
 
-CALL = 0
-COLUMNS = 8
 _lock = threading.Lock()
 _run: Callable[..., int] | None = None
 
 
 def program_runner() -> Callable[..., int]:
-    """``run(table, count, words, patches, patch_count, bases, status, scratch)``; starts the thread layer on first
+    """``run(table, count, words, patches, patch_count, bases, control, steps)``; starts the thread layer on first
     use.
     """
     global _run
     with _lock:
         if _run is None:
             threads.preload_tbb()
-            module = _load()
-            _run = module.run
+            _run = cache.load_function("runner", str(runner_source.__file__), _compile)
             _start_threads(_run)
         return _run
 
 
-def _load() -> ModuleType:
-    source = (Path(__file__).parent / "runner_source.py").read_text(encoding="utf-8")
-    name = cache.kernel_name("runner", source)
-    return cache.load_module(name, source)
+def _compile(module: ModuleType, cached: bool) -> Any:
+    signature = types.int64(*[types.int64] * 8)
+    return njit(signature, parallel=True, nogil=True, cache=cached, error_model="numpy")(module.run)
+
+
+def clock_address() -> int:
+    """Address of the C library's ``clock_gettime``. ``DeviceError`` on a platform without it."""
+    try:
+        function = ctypes.CDLL(None).clock_gettime
+    except (AttributeError, OSError, TypeError) as error:
+        raise DeviceError("profile needs a C library with clock_gettime, and this platform has none") from error
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def _start_threads(run: Callable[..., int]) -> None:
     """One launch of nothing, so that the thread layer exists and has a name."""
-    import numba
-
-    table = np.zeros((1, COLUMNS), np.int64)
-    words = np.zeros(1, np.int64)
-    empty = cache.kernel_cache.get(*_nothing(), cache.Counters())
-    table[0] = [CALL, empty.address, 0, 2, 2, 0, 0, 0]
-    run(_address(table), 1, _address(words), 0, 0, 0, _address(words), 0)
-    threads.started(str(numba.threading_layer()))
-
-
-def _nothing() -> tuple[str, str]:
+    table, words = np.zeros((1, COLUMNS), np.int64), np.zeros(1, np.int64)
+    control = np.zeros(CONTROL_WORDS, np.int64)
+    control[[CANCEL, COUNTER]] = words.ctypes.data
     text = "def {name}(args, scratch, lo, hi):\n    pass\n"
     name = cache.kernel_name("nothing", text)
-    return name, text.format(name=name)
-
-
-def _address(array: np.ndarray[Any, Any]) -> int:
-    return int(array.ctypes.data)
+    empty = cache.kernel_cache.get(name, lambda: text.format(name=name), cache.Counters())
+    table[0] = [empty.address, 0, 2, 2, 0]
+    run(table.ctypes.data, 1, words.ctypes.data, 0, 0, 0, control.ctypes.data, 1)
+    threads.started(str(numba.threading_layer()))

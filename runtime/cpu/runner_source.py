@@ -1,26 +1,28 @@
-"""The program runner: the loop that executes a table of instructions without Python.
+"""The program runner: the loop that executes a table of kernel calls without Python.
 
-This file's text is compiled through the kernel cache. Columns of the table: opcode, function address, first
-argument word, blocks, ways (how many threads share the blocks), check (1 where a kernel
-may report a failure), and two spare ones.
+This file's text is compiled through the kernel cache. Columns of the table: function address, first argument word,
+blocks, ways (how many threads share the blocks), and check (1 where a kernel may report a failure).
 """
 
-from numba import njit, prange, types
+from numba import prange
 
-from runtime.cpu.intrinsics import call_kernel, ptr_int64
+from runtime.cpu.intrinsics import call_kernel, ptr_int64, write_time
 
-CALL, JUMP, SET, ADD, JUMP_LESS = 0, 1, 2, 3, 4
-COLUMNS = 8
+COLUMNS = 5
+FUNCTION, ARGUMENTS, BLOCKS, WAYS, CHECK = range(COLUMNS)
+# Words of the control block: a kernel's report of failure; whole steps done since it was made; the addresses of the
+# word that asks for an end between steps, and of the run counter; what a step adds to that; the address of the clock,
+# or 0; where its next time goes.
+FAILED, DONE, CANCEL, COUNTER, ADVANCE, CLOCK, TIMES = range(7)
+CONTROL_WORDS = 7
+TIME_WORDS = 2  # seconds and nanoseconds
 
 
-@njit(
-    types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64),
-    parallel=True, nogil=True, cache=True, error_model="numpy",
-)  # fmt: skip
-def run(table, count, words, patches, patch_count, bases, status, scratch):
-    """Fill in addresses, then execute. All arguments but counts are addresses of int64 arrays.
+def run(table, count, words, patches, patch_count, bases, control, steps):
+    """Fill in addresses, then execute ``steps`` times. All arguments but counts are addresses of int64 arrays.
 
-    Returns -1, or the number of the instruction after which a kernel had reported a failure.
+    Returns -1, or the number of the call in which a kernel has reported a failure: that step has changed nothing.
+    With a clock, the time is written at the start of each step and after each call.
     """
     w = ptr_int64(words)
     p = ptr_int64(patches)
@@ -28,28 +30,31 @@ def run(table, count, words, patches, patch_count, bases, status, scratch):
     for i in range(patch_count):
         w[p[3 * i]] = b[p[3 * i + 1]] + p[3 * i + 2]
     t = ptr_int64(table)
-    failed = ptr_int64(status)
-    at = 0
-    while at < count:
-        row = at * 8
-        opcode = t[row]
-        at += 1
-        if opcode == 0:
-            function, args, blocks, ways = t[row + 1], words + 8 * t[row + 2], t[row + 3], t[row + 4]
+    c = ptr_int64(control)
+    cancel = ptr_int64(c[CANCEL])
+    counter = ptr_int64(c[COUNTER])
+    clock = c[CLOCK]
+    for step in range(steps):
+        if step > 0 and cancel[0] != 0:
+            return -1
+        if clock != 0:
+            write_time(clock, c[TIMES])
+            c[TIMES] += 8 * TIME_WORDS
+        for at in range(count):
+            row = at * COLUMNS
+            function, args = t[row + FUNCTION], words + 8 * t[row + ARGUMENTS]
+            blocks, ways = t[row + BLOCKS], t[row + WAYS]
             if ways <= 1:
                 if blocks > 0:
-                    call_kernel(function, args, scratch, 0, blocks)
+                    call_kernel(function, args, 0, 0, blocks)
             else:
                 for way in prange(ways):
-                    call_kernel(function, args, scratch, blocks * way // ways, blocks * (way + 1) // ways)
-            if t[row + 5] != 0 and failed[0] != 0:
-                return at - 1
-        elif opcode == 1:
-            at = t[row + 1]
-        elif opcode == 2:
-            w[t[row + 1]] = t[row + 2]
-        elif opcode == 3:
-            w[t[row + 1]] += t[row + 2]
-        elif w[t[row + 1]] < w[t[row + 2]]:
-            at = t[row + 3]
+                    call_kernel(function, args, 0, blocks * way // ways, blocks * (way + 1) // ways)
+            if t[row + CHECK] != 0 and c[FAILED] != 0:
+                return at
+            if clock != 0:
+                write_time(clock, c[TIMES])
+                c[TIMES] += 8 * TIME_WORDS
+        c[DONE] += 1
+        counter[0] += c[ADVANCE]
     return -1
