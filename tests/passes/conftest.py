@@ -1,6 +1,6 @@
-"""The modules beside this file, such as random_programs and noise_model, are imported by their names."""
+"""The modules beside this file, and the tools' package ``fuzz``, which draws random programs, are imported by name."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "tools")]

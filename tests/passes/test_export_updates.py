@@ -21,20 +21,20 @@ from passes.export.updates import steps
 class Averaging(Optimizer):
     """Keeps a mean of past weights and their maximum, which the step itself does not read."""
 
-    def updates(self, pairs):
+    def updates(self, step, pairs):
         for g, w in pairs:
-            mean, most = self.slot(w, "mean"), self.slot(w, "most")
+            mean, most = step.slot(w, "mean"), step.slot(w, "most")
             yield graphc.assign(mean, 0.9 * mean + 0.1 * w)
             yield graphc.assign(most, graphc.maximum(most, w))
-            yield graphc.assign(w, w - self.rate(w.dtype) * g)
+            yield graphc.assign(w, w - step.rate(w.dtype) * g)
 
 
 class Normalised(Optimizer):
     """Divides by the norm of all gradients: each update waits for every gradient."""
 
-    def updates(self, pairs):
+    def updates(self, step, pairs):
         norm = graphc.sqrt(sum((graphc.sum(g * g) for g, _ in pairs[1:]), graphc.sum(pairs[0][0] ** 2)))
-        return [graphc.assign(w, w - self.rate(w.dtype) * g / norm) for g, w in pairs]
+        return [graphc.assign(w, w - step.rate(w.dtype) * g / norm) for g, w in pairs]
 
 
 def network(sizes=(64, 256, 256, 10), kind="class"):

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dims import Symbol, evaluate
+from graphc.dims import Dim, Symbol, evaluate
 from graphc.expr import NumpyBuilder
 from graphc.node import Node
 from graphc.opdef import Kind, OpDef
 from runtime.cpu.vmath import ERROR_BOUND_ULP
 
 Array = np.ndarray[Any, Any]
-# NumPy states an error below 4 units for its own vector functions; the C library's pow stays below 1.
+# NumPy states an error below 4 units for its own vector functions.
 NUMPY_ULP = 4.0
-LIBRARY_ULP = {"pow": 1.0, "sin": 1.0, "cos": 1.0}
+INEXACT = {name for name, _ in ERROR_BOUND_ULP}
 
 
 class _Recorder(NumpyBuilder):
@@ -30,16 +30,19 @@ class _Recorder(NumpyBuilder):
     def __init__(self, shape: tuple[int, ...], extents: Mapping[str, int]) -> None:
         super().__init__(shape, extents)
         self.inexact: list[str] = []
+        self.summands: Array = np.zeros(())  # the largest operand of a sum of inexact values, at each element
         self.extremum = False
 
     def unary(self, name: str, x: Any) -> Any:
-        if name in LIBRARY_ULP or any(name == function for function, _ in ERROR_BOUND_ULP):
+        if name in INEXACT:
             self.inexact.append(name)
         return super().unary(name, x)
 
     def binary(self, name: str, x: Any, y: Any) -> Any:
-        if name in LIBRARY_ULP:
+        if name in INEXACT:
             self.inexact.append(name)
+        if name in ("add", "sub") and self.inexact:
+            self.summands = np.maximum(self.summands, np.maximum(np.abs(x), np.abs(y)))
         self.extremum |= name in ("maximum", "minimum")
         return super().binary(name, x, y)
 
@@ -52,31 +55,38 @@ def emitted(node: Node, arrays: tuple[Array, ...], values: Mapping[Symbol, int])
     """The value that the node's ``emit`` rule gives."""
     assert node.op.emit is not None
     shape = tuple(evaluate(e, values) for e in node.results[0].shape)
-    extents = {k: evaluate(v, values) for k, v in node.attrs.items() if k == "extent"}
+    extents = {k: evaluate(v, values) for k, v in node.attrs.items() if isinstance(v, (int, Dim))}
     builder = _Recorder(shape, extents)
-    value = node.op.emit(builder, node.attrs, *(np.broadcast_to(a, shape) for a in arrays))
-    return np.asarray(value), builder
+    source = arrays[:1] if node.op.kind is Kind.GATHER else ()
+    value = node.op.emit(builder, node.attrs, *source, *(np.broadcast_to(a, shape) for a in arrays[len(source) :]))
+    return np.broadcast_to(value, shape), builder
 
 
 def ulp_bound(inexact: list[str], dtype: np.dtype[Any]) -> float:
     """How far the CPU may be from NumPy in units in the last place, for these primitives in a row; 0 for none."""
-    return sum(LIBRARY_ULP.get(n, ERROR_BOUND_ULP.get((n, str(dtype)), 0.5)) + NUMPY_ULP for n in inexact)
+    return sum(ERROR_BOUND_ULP.get((n, str(dtype)), 0.5) + NUMPY_ULP for n in inexact)
 
 
-def allowance(op: OpDef, node: Node, arrays: tuple[Array, ...], expected: Array, inexact: list[str]) -> Array | float:
-    """Largest difference allowed at each element; 0 means that the bits must agree."""
+def allowance(
+    op: OpDef, node: Node, arrays: tuple[Array, ...], expected: Array, inexact: list[str], summands: Array | float = 0.0
+) -> Array | float:
+    """Largest difference allowed at each element; 0 means that the bits must agree. The error of a sum is that of its
+    ``summands``, however small it is itself.
+    """
     if expected.dtype.kind != "f" or all(a.dtype.kind != "f" for a in arrays):
         return 0.0
     with np.errstate(all="ignore"):
         eps = float(np.finfo(expected.dtype).eps)
         wide = [np.abs(a.astype(np.longdouble)) for a in arrays]
         if op.kind is Kind.SCALAR:
-            size = np.abs(expected)
+            size = np.maximum(np.abs(expected), np.asarray(summands, expected.dtype))
             return ulp_bound(inexact, expected.dtype) * np.spacing(np.where(np.isfinite(size), size, 1))
         if op.kind is Kind.REDUCE and op.reduce == "add":
             total = wide[0].sum(axis=node.attrs["axis"], keepdims=node.attrs["keepdims"])
             terms = wide[0].size // max(expected.size, 1)
             return np.asarray(terms * eps * total)
+        if op.kind is Kind.REDUCE and op.reduce == "mul":
+            return np.asarray(wide[0].size // max(expected.size, 1) * eps * np.abs(expected))
         if op.kind is Kind.MATMUL:
             # n products rounded, n sums, on both sides; the factor and the last sum of gemm_add on top.
             left, right = wide[0], wide[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import graphc
 from graphc import ops
 from graphc.dims import dim, evaluate
 from graphc.node import Tensor
-from graphc.opdef import OPS, Kind, NotDifferentiable, OpDef, register
+from graphc.opdef import OPS, Kind, NotDifferentiable, OpDef, Strided, register
 
 ALL = [pytest.param(op, id=op.name) for op in OPS.values()]
 
@@ -23,22 +24,47 @@ NO_REFERENCE = {
     "parameter": "its value is the session's",
     "assign": "an update has no result",
     "gradient": "it is expanded before anything is evaluated",
+    "custom_gradient": "its values are left of it before anything is evaluated",
+    "rule_argument": "a sweep puts another tensor in its place",
+    "random_key": "its value is the session's",
+    "run_counter": "its value is the session's",
 }
 NO_SAMPLES = {
     "placeholder": "a leaf: fed in every test",
     "parameter": "a leaf: tested with sessions",
     "constant": "a leaf: tested in tests/graphc/test_dtypes.py",
-    "extent": "a leaf: tested below",
+    "extent": "a leaf: tested in tests/registry/test_completeness.py",
     "assign": "an update: tested with sessions",
     "gradient": "tested on every other op",
+    "custom_gradient": "tested in tests/graphc/test_custom_gradient.py",
+    "rule_argument": "tested in tests/graphc/test_custom_gradient.py",
+    "random_key": "a leaf: tested in tests/runtime/test_random_state.py",
+    "run_counter": "a leaf: tested in tests/runtime/test_random_state.py",
 }
-OTHER_PUBLIC_NAME = {"extent": "extent_value", "gradient": "gradients"}
+OTHER_PUBLIC_NAME = {
+    "extent": "extent_value", "gradient": "gradients", "rule_argument": "custom_gradient", "slice": "sliced",
+}  # fmt: skip
 NOT_IN_GRAPHC = {
     "extent": "made where an extent meets a tensor",
     "check_index": "made by ops that take indices",
     "gemm_add": "made by the compiler",
+    "slice": "made by x[...]",
+    "gather": "made by x[...], take and take_along_axis",
+    "scatter_add": "the derivative of gather",
+    "linear_recurrence": "made by cumulative_prod, and the derivative of prod",
+    "random_bits": "made by graphc.random",
+    "random_key": "made by graphc.random",
+    "run_counter": "made by graphc.random",
+    "permutation": "made by graphc.random",
 }
-RULE_OF_KIND = {Kind.SCALAR: "emit", Kind.VIEW: "index_map", Kind.COMPOSITE: "decompose", Kind.REDUCE: "reduce"}
+RULE_OF_KIND = {
+    Kind.SCALAR: "emit", Kind.GATHER: "emit", Kind.VIEW: "index_map", Kind.COMPOSITE: "decompose",
+    Kind.REDUCE: "reduce", Kind.ROUTINE: "routine",
+}  # fmt: skip
+COMBINE = {
+    "add": np.add, "mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum, "or_": np.logical_or,
+    "and_": np.logical_and,
+}  # fmt: skip
 
 
 def test_exceptions_exist() -> None:
@@ -69,7 +95,7 @@ def test_has_the_rule_of_its_kind_and_no_other(op: OpDef) -> None:
     wanted = RULE_OF_KIND.get(op.kind)
     assert stated == ({wanted} if wanted else set())
     if op.reduce is not None:
-        assert op.reduce in ("add", "maximum", "minimum")
+        assert op.reduce in COMBINE
 
 
 @pytest.mark.parametrize("op", ALL)
@@ -132,9 +158,17 @@ def test_index_map_says_what_the_reference_does(op: OpDef, reference: graphc.Ses
         index_map = op.index_map(node)
         assert len(index_map) == array.ndim
         grid = np.indices(expected.shape)
-        places = tuple(0 if axis is None else grid[axis] for axis in index_map)
+        places = tuple(np.asarray(_walked(place, grid, sample)) for place in index_map)
+        if expected.size:
+            assert all(p.min() >= 0 and p.max() < e for p, e in zip(places, array.shape, strict=True))
         found = np.broadcast_to(array[places], expected.shape) if array.size else np.empty(expected.shape, array.dtype)
         assert difference(sample.label, "index_map", found, expected, 0.0) is None
+
+
+def _walked(place: int | Strided | None, grid: np.ndarray[Any, Any], sample: Sample) -> Any:
+    if isinstance(place, Strided):
+        return evaluate(place.start, sample.values) + place.step * grid[place.axis]
+    return 0 if place is None else grid[place]
 
 
 @pytest.mark.parametrize("op", of_kind(Kind.COMPOSITE))
@@ -153,9 +187,11 @@ def test_decompose_says_what_the_reference_does(op: OpDef, reference: graphc.Ses
 
 @pytest.mark.parametrize("op", of_kind(Kind.REDUCE))
 def test_reduce_names_the_primitive_of_the_reference(op: OpDef, reference: graphc.Session) -> None:
-    combine = {"add": np.add, "maximum": np.maximum, "minimum": np.minimum}[op.reduce or ""]
+    combine: Any = COMBINE[op.reduce or ""]
     x = np.arange(24, dtype=np.int64).reshape(2, 3, 4) % 7 - 3
-    p = graphc.placeholder((2, 3, 4), dtype="int64")
+    if op.domain.kinds == ("b",):
+        x = x > 1
+    p = graphc.placeholder((2, 3, 4), dtype=x.dtype)
     for axis in (0, 1, -1, (0, 2), None):
         found = reference.run(getattr(graphc, op.name)(p, axis=axis), {p: x})
         assert np.array_equal(found, combine.reduce(x, axis=axis))

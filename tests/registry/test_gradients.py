@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_samples import Sample, builders, placeholders, shape_sets, spread
+from op_samples import Sample, builders, default, placeholders, shape_sets, spread
 
 import graphc
 from graphc.dims import Symbol, evaluate
@@ -45,8 +45,8 @@ def sessions() -> Iterator[list[graphc.Session]]:
 
 
 def float_samples(op: OpDef) -> Iterator[Sample]:
-    """Samples in float64; inputs that cannot be float are bool."""
-    dtypes = tuple(FLOAT if "f" in kinds else np.dtype(bool) for kinds in op.domain.kinds)
+    """Samples in float64; inputs that cannot be float are integers or bools."""
+    dtypes = tuple(FLOAT if "f" in kinds else default(kinds) for kinds in op.domain.kinds)
     rng = np.random.default_rng(7)
     domain = op.domain
     sets = shape_sets(op) if domain.shapes else SHAPES[len(dtypes)]

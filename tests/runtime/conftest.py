@@ -1,4 +1,4 @@
-"""Tests of the runtime that need processes of their own."""
+"""Tests of the runtime that need processes of their own. ``vmath_checks``, beside this file, is imported by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 TIMEOUT = 240  # seconds after which a process counts as hung
 
 

@@ -10,8 +10,9 @@ import pytest
 
 import graphc
 from graphc import optim
-from passes.program import CopyCall, GemmCall, LoopCall
+from passes.program import CopyCall, GemmCall
 from runtime.cpu.backend import BINDINGS
+from runtime.cpu.runner_source import CHECK
 
 F32 = np.float32
 
@@ -173,7 +174,22 @@ def test_optimizers_copy_nothing(optimizer: Any) -> None:
     assert [c.label for c in calls if isinstance(c, CopyCall)] == []
     written = {b.tensor for c in calls for b in c.writes if b.kind == "parameter"}
     assert written >= set(params)
-    checks = [i for i, c in enumerate(calls) if isinstance(c, LoopCall) and c.guards]
-    writes = [i for i, c in enumerate(calls) if any(b.kind == "parameter" for b in c.writes)]
-    assert checks
-    assert max(checks) < min(writes)  # what can fail comes before what cannot be undone
+
+
+def test_checks_come_before_what_cannot_be_undone() -> None:
+    """Updates that have nothing to do with the labels wait for the check of the labels, too."""
+    fetches, feeds, _ = mlp(optim.Adam(0.01))
+    n, v = graphc.parameter(np.int64(0), name="n"), graphc.parameter(np.zeros(1000, F32), name="v")
+    with graphc.Session() as session:
+        step = session.compile([graphc.assign(n, n + 1), graphc.assign(v, v + 1.0), fetches], feeds=feeds)
+        x, labels = batch(4)
+        step(x, labels)
+        (bound,) = step.program._bound.values()
+        checks = np.flatnonzero(bound.table[:, CHECK])
+        writes = [i for i, c in enumerate(step.kernels) if any(b.kind == "parameter" for b in c.writes)]
+        assert len(checks)
+        assert max(checks) < min(writes)
+        with pytest.raises(graphc.errors.IndexRangeError):
+            step(x, labels + 5)
+        assert session.get(n) == 1
+        assert (session.get(v) == 1).all()

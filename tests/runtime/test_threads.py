@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -204,8 +205,9 @@ errors = []
 def work():
     try:
         with graphc.Session(threads=2) as s:
-            for _ in range(60):
-                for a, b in zip(s.run(y, {x: data}), expected):
+            step = s.compile(y, feeds=[x])
+            for i in range(60):
+                for a, b in zip(step.repeat(1 + i % 3, data), expected):
                     assert a.tobytes() == b.tobytes()
     except BaseException as error:
         errors.append(error)
@@ -257,8 +259,39 @@ print("done")
 """
 
 
-def on_layer(python: Python, layer: str, code: str) -> None:
-    out = python(LAYER.replace("LAYER", repr(layer)) + code, NUMBA_THREADING_LAYER=layer)
+# More threads than cores, which Numba must be told before it starts: whole runs, repeated ones, and Ctrl-C.
+CROWDED = """
+import os, signal, threading, numba
+assert numba.config.NUMBA_NUM_THREADS == 9
+n = graphc.parameter(np.int64(0))
+w = graphc.parameter(np.zeros((1000, 60), np.float32))
+loss = graphc.mean(graphc.square(x @ w - 1.0))
+train = [loss, *y, graphc.assign(w, w - 0.01 * graphc.gradients(loss, w)), graphc.assign(n, n + 1)]
+found = []
+for count in (1, 2, 9):
+    with graphc.Session(threads=count) as s:
+        step = s.compile(train, feeds=[x])
+        step(data)
+        last = step.repeat(20, data)
+        ways = max(k.threads for k in step.profile(1, data).kernels)
+        assert ways == count, (ways, count)
+        sender = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        sender.start()
+        try:
+            step.repeat(10**12, data)
+            raise SystemExit("not interrupted")
+        except KeyboardInterrupt:
+            pass
+        sender.join()
+        assert s.get(n) == s._store.run_counter == step.runs > 21
+        found.append([a.tobytes() for a in last[:4]])
+assert found[0] == found[1] == found[2]
+print("done")
+"""
+
+
+def on_layer(python: Python, layer: str, code: str, **environment: str) -> None:
+    out = python(LAYER.replace("LAYER", repr(layer)) + code, NUMBA_THREADING_LAYER=layer, **environment)
     if out.startswith("ABSENT"):
         pytest.skip(f"no {layer} thread layer here: {out}")
     assert out.strip() == "done"
@@ -268,6 +301,13 @@ def on_layer(python: Python, layer: str, code: str) -> None:
 def test_sessions_side_by_side(layer: str, python: Python) -> None:
     """Three sessions in three threads, in parallel regions at once: no abort, the right bits."""
     on_layer(python, layer, SIDE_BY_SIDE)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs POSIX signals")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_more_threads_than_cores(layer: str, python: Python) -> None:
+    """The same bits as with one, repeated steps included; Ctrl-C ends a repeat after whole steps."""
+    on_layer(python, layer, CROWDED, NUMBA_NUM_THREADS="9")
 
 
 @pytest.mark.parametrize("layer", LAYERS)
