@@ -32,6 +32,12 @@ PRINTED = {
         "accumulated gradient = [110. 286.]",
         "total = [0. 0.]",
     ],
+    "t2_each_node_knows_its_derivative": [
+        "placeholder  x.n1               float32[2, 2]",
+        "forward      square.n4          float32[2, 2]    add.n3",
+        "derived from the forward nodes: divide, expand_dims, broadcast_to, multiply, multiply, multiply",
+        "picture: ",
+    ],
     "t3_vector_jacobian": [
         "out = 36.0  d out/d x =\n [[1.3333 1.3333 1.3333]",
         "dQ/da = [36. 81.]  dQ/db = [-12.  -8.]",
@@ -46,7 +52,23 @@ PRINTED = {
         "with roles ['forward']",
         "with roles ['backward', 'forward', 'update']",
     ],
-    "t5_hand_made_mlp": ["iteration 500: loss", "one step is 9 kernels", "gemm_add", "fastest step: graphc"],
+    "t5_hand_made_mlp": ["iteration 500: loss", "one step is 6 kernels", "gemm_add", "fastest step: graphc"],
+    "t6_modules_and_data": [
+        "parameters: ['W float32[4, 12]', 'b float32[12]']\noutput: (2, 12)",
+        "loss 0.0122 after 100 epochs",
+        *(f"\n{name}: loss " for name in ("SGD", "Adagrad", "RMSprop", "Adam")),
+        "over 6 batches",
+        "held-out accuracy ",
+    ],
+    "t7_the_device": ["devices here: cpu", "the same on each: True"],
+    "t8_custom_function": [
+        "y'' = [1.     2.7183 7.3891]\nkernels: exp, copy, copy",
+        "a step function with the gradient of the identity: [1. 2. 3.]",
+        "asked for no gradient: 1 matrix product\nasked for b: 1 matrix product\n",
+        "asked for w: 2 matrix products\nasked for inputs, w and b: 3 matrix products",
+        "d loss/d b = [16.0, 16.0]",
+        "gives argument 0 float32[] where the argument is float32[3]",
+    ],
 }
 
 
@@ -81,6 +103,10 @@ def test_t5_float64_agrees_with_numpy() -> None:
     arrays = t5.data("float64")
     by_hand = [t5.numpy_step(*arrays) for _ in range(100)]
     np.testing.assert_allclose(t5.losses("float64", 100), by_hand, rtol=1e-6)
+
+
+def test_t6_the_classifier_learns() -> None:
+    assert load("t6_modules_and_data").classifier() > 0.9
 
 
 def test_t4_a_forward_fetch_compiles_no_backward_kernel() -> None:
