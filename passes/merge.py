@@ -200,6 +200,9 @@ class Merger:
             return f"{node.op.name} is a kernel of its own"
         if one.combined or other.combined:
             return "one of them combines partial results of all blocks"
+        later = set(self._makes(second))
+        if any(self._root(t) in later for t in one.reads()):
+            return "the first reads what the second makes"
         made = set(self._makes(first))
         through = [t for t in other.reads() if self._root(t) in made]
         problem = next(filter(None, (self._must_be_stored(one, other, t) for t in through)), None)

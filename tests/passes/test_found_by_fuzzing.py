@@ -68,3 +68,15 @@ def test_a_check_in_an_epilogue_comes_before_every_update() -> None:
             step(np.ones((2, 4), "f4"), np.array([0, 3]))
         assert sess.get(runs) == 0
         np.testing.assert_array_equal(sess.get(w), np.ones((4, 3), "f4"))
+
+
+def test_a_gather_beside_the_kernel_that_makes_its_source() -> None:
+    """Both read one more tensor, by which they were merged although one waits for the other."""
+    x = gc.placeholder((3, 5), "float64", name="x")
+    part = x[:, 1:1]
+    w = gc.tril(gc.stack([part, gc.tanh(part)])[6:, 6:], -1)
+    g = gc.gradients(gc.sum(gc.tanh(gc.flip(w, 0)) * 0.7), x)
+    with gc.Session() as sess:
+        found = sess.run([w, g], {x: np.ones((3, 5))})
+    assert [f.shape for f in found] == [(0, 0, 0), (3, 5)]
+    np.testing.assert_array_equal(found[1], np.zeros((3, 5)))

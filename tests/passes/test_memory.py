@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from fuzz.drawing import draw
 import graphc as gc
 from graphc import ops
 from graphc.dims import Symbol, evaluate
-from graphc.errors import IndexRangeError
+from graphc.errors import FeedError, IndexRangeError
 from graphc.node import Tensor
 from passes.lower import lower
 from passes.memory import ALIGNMENT, FEW, lifetimes, plan_memory, rounded
@@ -77,13 +78,17 @@ def check_schedule(program: Program) -> None:
 
 
 def test_random_programs() -> None:
-    catalogue = entries()
+    catalogue, planned = entries(), 0
     for number in range(100):
         case, _ = draw(17, number, catalogue)
         program = lowered(case.fetches)
         check_schedule(program)
         for run in range(len(case.runs)):
-            check_plan(program, sizes_of(program, case.extents(run)))
+            with contextlib.suppress(FeedError):  # some feeds are drawn to be refused
+                extents = case.extents(run)
+                check_plan(program, sizes_of(program, extents))
+                planned += 1
+    assert planned > 100
 
 
 def training_step(batch: Any, widths: tuple[int, ...]) -> list[Any]:
