@@ -23,7 +23,7 @@ from graphc.dims import Symbol
 from graphc.errors import GraphcError
 from graphc.expr import NumpyBuilder
 from graphc.node import Node, Tensor
-from graphc.opdef import Kind
+from graphc.opdef import Kind, Reference
 from passes.graph import Graph
 from runtime.reference import evaluate_node
 
@@ -31,6 +31,8 @@ Array = np.ndarray[Any, Any]
 AMPLITUDE = 16  # units in the last place; kernels and NumPy are both within about 4 of the truth
 TRIALS = 4
 MORE_TRIALS = 48  # before something is called wrong
+MOST_TRIALS = 400  # the same, where elements are few
+FEW = 4096
 FACTOR = 4
 
 # How an op treats the accuracy of what it is given.
@@ -45,6 +47,7 @@ _MOVING = {
 }  # fmt: skip
 _ROUNDING = {"add", "sub", "mul", "div", "sqrt", "floordiv", "mod", "fmod"}
 _NO_SIGN_OF_ZERO = {"maximum", "minimum"}
+_WIDER = {np.dtype(np.float32): np.dtype(np.float64), np.dtype(np.float64): np.dtype(np.longdouble)}
 
 
 class _Recorder(NumpyBuilder):
@@ -197,9 +200,12 @@ class Model:
         kind, free_zero = self.treated.get(node, (MOVES, False))
         noisy = rng is not None and not all(t in self.exact for t in node.outputs)
         if rng is not None and noisy and kind == COMBINES:
-            inputs = reordered(node, [moved(x, rng) for x in inputs], rng)
+            inputs = [moved(x, rng) for x in inputs]
         with np.errstate(all="ignore"):
-            made: Any = evaluate_node(node, extents, inputs)
+            if rng is not None and noisy and may_be_reordered(node):
+                made: Any = otherwise(node, extents, inputs, rng)
+            else:
+                made = evaluate_node(node, extents, inputs)
         results = [np.asarray(r) for r in (made if isinstance(made, (list, tuple)) else [made])]
         if rng is None:
             return results
@@ -230,18 +236,36 @@ def any_sign(array: Array, rng: np.random.Generator, *, zeros: bool) -> Array:
     return np.where(free & (rng.random(array.shape) < 0.5), -array, array) if free.any() else array
 
 
-def reordered(node: Node, inputs: list[Array], rng: np.random.Generator) -> list[Array]:
-    """Operands of a sum or product with their terms in another order, so that overflows on the way show."""
-    if node.op.kind is Kind.REDUCE and node.op.reduce in ("add", "mul"):
-        (x,) = inputs
-        for axis in node.attrs["axis"]:
-            x = rng.permutation(x, axis=axis)
-        return [x]
-    if node.op.name == "matmul":
-        x, y = inputs
+def otherwise(node: Node, extents: Mapping[Symbol, int], inputs: Sequence[Array], rng: np.random.Generator) -> Array:
+    """A sum or product of floats as others may compute it: in another order, in parts that are put together at the
+    end, or without intermediate rounding. So overflows on the way show that depend on it.
+    """
+    rule, form = node.op.reference, Reference(node, extents)
+    assert rule is not None
+    way = rng.integers(3)
+    if way == 0:
+        wide = [x.astype(_WIDER[x.dtype]) if x.dtype in _WIDER else x for x in inputs]
+        return np.asarray(rule(form, *wide)).astype(node.results[0].dtype)
+    if node.op.kind is Kind.MATMUL:
+        x, y, *rest = inputs
         order = rng.permutation(x.shape[-1])
-        return [x[..., order], y[..., order, :]]
-    return inputs
+        return np.asarray(rule(form, x[..., order], y[..., order, :], *rest))
+    (x,) = inputs
+    for axis in node.attrs["axis"]:
+        x = x.take(rng.permutation(x.shape[axis]), axis)
+    longest = max(node.attrs["axis"], key=lambda a: x.shape[a])
+    if way == 1 or x.shape[longest] < 2:
+        return np.asarray(rule(form, x))
+    first, second = np.split(x, [int(rng.integers(1, x.shape[longest]))], longest)
+    combine = np.add if node.op.reduce == "add" else np.multiply
+    return np.asarray(combine(rule(form, first), rule(form, second)))
+
+
+def may_be_reordered(node: Node) -> bool:
+    """Whether a node adds up or multiplies terms in an order that is nobody's promise."""
+    if node.op.kind is Kind.REDUCE:
+        return node.op.reduce in ("add", "mul")
+    return node.op.name == "matmul"
 
 
 def differences(found: Sequence[Array], trials: Trials, tally: Tally | None = None) -> list[Difference]:
