@@ -24,6 +24,7 @@ from graphc.errors import GraphcError
 from graphc.expr import NumpyBuilder
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind, Reference
+from passes.decompose import decompose
 from passes.graph import Graph
 from runtime.reference import evaluate_node
 
@@ -107,7 +108,7 @@ def treatment(node: Node) -> tuple[str, bool]:
         return (ROUNDS if used <= _MOVING | _ROUNDING else INEXACT), free
     if node.op.kind is Kind.REDUCE and node.op.reduce in ("maximum", "minimum"):
         return MOVES, True
-    if node.op.kind in (Kind.REDUCE, Kind.MATMUL, Kind.COMPOSITE, Kind.ROUTINE):
+    if node.op.kind in (Kind.REDUCE, Kind.MATMUL, Kind.ROUTINE):
         return COMBINES, True
     return MOVES, False
 
@@ -160,7 +161,7 @@ class Model:
         """``bits=False``: not even correctly rounded arithmetic need have the reference's bits, because whoever
         computed what is compared may have taken other formulas.
         """
-        self.graph = graph
+        self.graph = graph = decompose(graph)  # so that what is rounded inside a composite op moves as well
         self.treated = {node: treatment(node) for node in graph.nodes if node.inputs and node.outputs}
         self.exact: set[Tensor] = set()
         for node in graph.nodes:
