@@ -44,7 +44,7 @@ def as_dtype(dtype: DTypeLike) -> DType:
     if found not in SUPPORTED:
         hint = "; convert the data with .astype('float32')" if found in _NARROW else ""
         raise DTypeError(f"dtype {found} is not supported; use one of {_names()}{hint}")
-    return found
+    return SUPPORTED[SUPPORTED.index(found)]  # the one object by which NumPy's own arrays of it are known
 
 
 def _names() -> str:

@@ -20,14 +20,14 @@ _ORDER = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
 def convert(value: Any, target: Tensor, what: str) -> Array:
-    """``value`` as an aligned, C-ordered array of the dtype and rank of ``target``.
+    """``value`` as an aligned, C-ordered array of the very dtype object, and the rank, of ``target``.
 
     Conversions that keep the kind (int64 -> int32 where the values fit, float64 -> float32) or widen it
     (bool -> int -> float) are made; others raise ``FeedError``, as do wrong ranks, fixed extents that differ,
     ragged lists and object arrays.
     """
     dtype = target.dtype
-    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
+    if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:
         array = value
     else:
         array = _converted(value, dtype, what)
@@ -67,7 +67,8 @@ def _converted(value: Any, dtype: DType, what: str) -> Array:
         if low < info.min or high > info.max:
             raise FeedError(f"{what}: values from {low} to {high} do not fit {dtype} ({info.min} to {info.max})")
     with np.errstate(over="ignore"):
-        return np.require(array.astype(dtype, copy=False), dtype, ["C", "A"])
+        found = np.require(array.astype(dtype, copy=False), dtype, ["C", "A"])
+    return found if found.dtype is dtype else found.view(dtype)  # equal dtypes may be told apart, by metadata
 
 
 class FeedPlan:

@@ -63,8 +63,10 @@ def _flatten(fetch: Any, outputs: list[Tensor], updates: list[Update], path: str
 
 def cache_key(fetches: Any) -> Any:
     """A hashable key under which the same structure of the same tensors is found again, while someone holds them."""
+    if type(fetches) is Tensor or type(fetches) is Update:
+        return id(fetches)  # tensors compare elementwise, so they cannot be part of the key themselves
     if isinstance(fetches, dict):
         return (dict, tuple((k, cache_key(v)) for k, v in fetches.items()))
     if isinstance(fetches, (list, tuple)):
         return (type(fetches), tuple([cache_key(v) for v in fetches]))
-    return id(fetches)  # tensors compare elementwise, so they cannot be part of the key themselves
+    return id(fetches)

@@ -25,6 +25,8 @@ Array = np.ndarray[Any, Any]
 class GuardedProgram:
     """Another program, shown as it is but for its runs."""
 
+    again = None  # every run is looked at
+
     def __init__(self, inner: Program, graph: Graph, placeholders: Sequence[Tensor], store: ParameterStore) -> None:
         self._inner = inner
         self._placeholders = placeholders

@@ -25,6 +25,8 @@ class ReferenceProgram:
     kernels: tuple[()] = ()
     program: None = None
 
+    again = None
+
     def __init__(self, graph: Graph, unifier: Unifier, placeholders: Sequence[Tensor], store: ParameterStore) -> None:
         self._graph = expand_gradients(graph)
         self._placeholders = placeholders

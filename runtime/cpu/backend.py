@@ -7,10 +7,9 @@ import functools
 import gc
 import logging
 import os
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -24,13 +23,13 @@ from passes.options import CompileOptions
 from passes.pipeline import Stage, optimize
 from passes.program import Buffer, Call, GemmCall, LoopCall, Program, RoutineCall, epilogue_of
 from runtime.cpu import cache, kernel_files, threads
-from runtime.cpu.binding import FIRST, Binder, Bound
+from runtime.cpu.binding import Binder, Bound
 from runtime.cpu.fixed_kernels import copy_source, gemm_source
-from runtime.cpu.frame import Arena, Frame, address_of
+from runtime.cpu.frame import Arena, Frame, Request, address_of
 from runtime.cpu.printer import kernel_source
 from runtime.cpu.routines import ROUTINES
 from runtime.cpu.runner import clock_address, program_runner
-from runtime.cpu.runner_source import DONE, TIME_WORDS, WAYS
+from runtime.cpu.runner_source import DONE, FIRST, TIME_WORDS, WAYS
 from runtime.debug import DebuggedProgram
 from runtime.profile import Timings
 from runtime.reference import evaluate_graph, leaf_values
@@ -38,7 +37,6 @@ from runtime.store import ParameterStore, aligned_empty
 
 Array = np.ndarray[Any, Any]
 BINDINGS = 128  # shapes remembered per program
-PAUSE = 0.05  # seconds of repeated steps between two looks at Python's signals
 
 log = logging.getLogger("graphc.cache")
 
@@ -143,15 +141,14 @@ class CpuProgram:
         self._binder = Binder(program, addresses, slots, thread_count)
         place = {t: i for i, t in enumerate(placeholders)}
         bases = np.zeros(FIRST + len(slots), np.int64)
-        self._feeds: list[tuple[int, int]] = []
+        fed = [-1] * len(placeholders)
         self._state: list[tuple[int, Tensor]] = []
-        self._output_slots = [slots[o.buffer.id] for o in program.outputs]
-        self._output_types = [o.buffer.dtype for o in program.outputs]
+        self._outputs = [(slots[o.buffer.id], o.buffer.dtype) for o in program.outputs]
         self._constants: list[Array] = []
         for buffer in program.buffers:
             if buffer.kind == "feed":
                 assert buffer.tensor is not None
-                self._feeds.append((slots[buffer.id], place[buffer.tensor]))
+                fed[place[buffer.tensor]] = slots[buffer.id]
             elif buffer.kind == "parameter":
                 assert buffer.tensor is not None
                 self._state.append((slots[buffer.id], buffer.tensor))
@@ -162,22 +159,23 @@ class CpuProgram:
                 bases[slots[buffer.id]] = address_of(kept)
         self._advance = int(bool(graph.updates))
         self._frame = Frame(bases, store.counter, store.cancel, self._advance)
-        self._bound: dict[tuple[int, ...], Bound] = {}
+        self._feeds = [(base, t.dtype) for base, t in zip(fed, placeholders, strict=True)]
+        self._requests: dict[tuple[int, ...], Request] = {}
+        self.again: Callable[..., Sequence[Any] | None] | None = None
 
     @property
     def kernels(self) -> tuple[Call, ...]:
         """The calls of the program in order."""
         return self.program.calls
 
-    def bound(self, values: Mapping[Symbol, int]) -> Bound:
+    def request(self, values: Mapping[Symbol, int]) -> Request:
         """The program at these extents; planned on first use."""
         key = tuple(values.values())
-        found = self._bound.get(key)
+        found = self._requests.get(key)
         if found is None:
-            found = self._binder.bind(values)
-            if len(self._bound) >= BINDINGS:
-                self._bound.pop(next(iter(self._bound)))
-            self._bound[key] = found
+            found = self._requests[key] = self._request(self._frame, self._binder.bind(values), values)
+            if len(self._requests) > BINDINGS:
+                self._requests.pop(next(iter(self._requests)))
         return found
 
     def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
@@ -192,65 +190,39 @@ class CpuProgram:
 
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
         """Outputs of the last of ``steps`` runs, in order, in arrays of their own."""
-        bound = self.bound(values)
-        outputs = self._place(self._frame, bound, feeds)
-        if not self._launch(self._frame, bound, steps):
+        request = self.request(values)
+        self.again = request.run
+        found = request.run(tuple(feeds), steps)
+        if found is None:
             self._explain_failure(values, feeds, {})
-        shaped = []
-        for array, output in zip(outputs, self.program.outputs, strict=True):
-            if output.shape != output.buffer.shape:
-                array = array.reshape(tuple(evaluate(e, values) for e in output.shape))
-            shaped.append(array[()])
-        return shaped
+        return list(found)
 
     def profile(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int) -> Timings:
         """The times of ``steps`` runs, after one that is not timed, on copies of all that the session keeps."""
-        clock, store, bound = clock_address(), self._store, self.bound(values)
+        clock, store, bound = clock_address(), self._store, self.request(values).bound
         bases, counter = self._frame.bases.copy(), _copied(store.counter)
         state = {t: counter if store.array(t) is store.counter else _copied(store.array(t)) for _, t in self._state}
         for slot, tensor in self._state:
             bases[slot] = address_of(state[tensor])
         frame = Frame(bases, counter, store.cancel, self._advance)
-        outputs = self._place(frame, bound, feeds)  # held while runs write to them
+        request = self._request(frame, bound, values)
         times = np.zeros((steps, len(self.kernels) + 1, TIME_WORDS), np.int64)
-        fine = self._launch(frame, bound, 1)
+        fine = request.run(tuple(feeds)) is not None
         frame.clock(clock, times)
-        if not (fine and self._launch(frame, bound, steps)):
+        if not fine or request.run(tuple(feeds), steps) is None:
             self._explain_failure(values, feeds, state)
-        del outputs
         done: int = frame.words[DONE] - 1
         return Timings(times[:done] @ np.array([10**9, 1]), tuple(bound.table[:, WAYS].tolist()))
 
-    def _place(self, frame: Frame, bound: Bound, feeds: Sequence[Array]) -> list[Array]:
-        """Put addresses in the frame; the arrays that will hold the outputs."""
-        frame.place(bound, self._arena)
-        bases = frame.bases
-        for slot, place in self._feeds:
-            bases[slot] = address_of(feeds[place])
-        outputs = []
-        for slot, shape, dtype in zip(self._output_slots, bound.output_shapes, self._output_types, strict=True):
-            array = np.empty(shape, dtype)
-            bases[slot] = address_of(array)
-            outputs.append(array)
-        return outputs
-
-    def _launch(self, frame: Frame, bound: Bound, steps: int) -> bool:
-        """Run in native calls of about ``PAUSE`` seconds, between which Python sees signals; whether no kernel
-        failed.
-        """
-        calls = 1
-        while steps > 1 and not self._store.cancel:
-            calls, start = min(calls, steps), time.perf_counter()
-            if threads.launch(self._run, *bound.args, *frame.args, calls) >= 0:
-                return False
-            steps -= calls
-            spent = max(time.perf_counter() - start, 1e-9)
-            calls = max(1, min(10 * calls, int(calls * PAUSE / spent)))
-        return steps != 1 or threads.launch(self._run, *bound.args, *frame.args, 1) < 0
+    def _request(self, frame: Frame, bound: Bound, values: Mapping[Symbol, int]) -> Request:
+        shapes = [tuple(evaluate(e, values) for e in t.shape) for t in self._placeholders]
+        feeds = [(*feed, shape) for feed, shape in zip(self._feeds, shapes, strict=True)]
+        outputs = [(*output, shape) for output, shape in zip(self._outputs, bound.output_shapes, strict=True)]
+        return Request(self._run, bound, frame, self._arena, feeds, outputs)
 
     def _explain_failure(
         self, values: Mapping[Symbol, int], feeds: Sequence[Array], state: Mapping[Tensor, Array]
-    ) -> None:
+    ) -> NoReturn:
         """Run the reference on the same feeds and ``state``: it stops at the node that failed, and says what it
         found.
         """

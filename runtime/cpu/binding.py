@@ -19,11 +19,9 @@ from runtime.cpu import grid as grids
 from runtime.cpu.fixed_kernels import gemm_address
 from runtime.cpu.layout import layout_of
 from runtime.cpu.routines import ROUTINES
-from runtime.cpu.runner_source import COLUMNS
+from runtime.cpu.runner_source import ARENA, COLUMNS, SCALARS, STATUS
 
 Array = np.ndarray[Any, Any]
-# Where addresses are counted from: the arena, this binding's own scalars, the status word; then the program's buffers.
-ARENA, SCALARS, STATUS, FIRST = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class _Binding:
                 self._routine(call)
             else:
                 self._copy(call)
-        shapes = tuple(tuple(self._number(e) for e in o.buffer.shape) for o in self._program.outputs)
+        shapes = tuple(tuple(self._number(e) for e in o.shape) for o in self._program.outputs)
         table = np.array(self._table, np.int64).reshape(-1, COLUMNS)
         patches = np.array(self._patches, np.int64).reshape(-1, 3)
         words = np.array(self._words or [0], np.int64)

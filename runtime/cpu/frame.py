@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from runtime.cpu.binding import ARENA, SCALARS, STATUS, Bound
-from runtime.cpu.runner_source import ADVANCE, CANCEL, CLOCK, CONTROL_WORDS, COUNTER, FAILED, TIMES
+from graphc.dtypes import DType
+from runtime.cpu import runner_source as words
+from runtime.cpu.binding import Bound
 from runtime.store import aligned_empty
 
 Array = np.ndarray[Any, Any]
+HEADER = object.__basicsize__  # of every Python object; NumPy's members follow
+ITEMS = tuple.__basicsize__  # what comes before the addresses of a tuple's items
+Run = Callable[[int, int, int], int]
+PAUSE = 0.05  # seconds of repeated steps between two looks at Python's signals
+_empty = np.empty
 
 
 def address_of(array: Array) -> int:
@@ -25,15 +33,15 @@ class Arena:
     """
 
     def __init__(self) -> None:
-        self._memory = aligned_empty((0,), np.dtype(np.uint8))
-        self.address = 0
+        self.address = np.zeros(1, np.int64)  # read by the runner
+        self.memory = aligned_empty((0,), np.dtype(np.uint8))
+        self.reserve(64)
 
-    def reserve(self, size: int) -> int:
-        """Address of at least ``size`` bytes."""
-        if size > self._memory.size or not self.address:
-            self._memory = aligned_empty((max(size, 64),), np.dtype(np.uint8))
-            self.address = int(self._memory.ctypes.data)
-        return self.address
+    def reserve(self, size: int) -> None:
+        """Have at least ``size`` bytes."""
+        if size > self.memory.size:
+            self.memory = aligned_empty((size,), np.dtype(np.uint8))
+            self.address[0] = self.memory.ctypes.data
 
 
 class Frame:
@@ -45,20 +53,79 @@ class Frame:
 
     def __init__(self, bases: Array, counter: Array, cancel: Array, advance: int) -> None:
         self.bases = bases
-        self._control = np.zeros(CONTROL_WORDS, np.int64)
+        self._control = np.zeros(words.CONTROL_WORDS, np.int64)
         self._kept = (counter, cancel)  # the control block holds their addresses alone
+        self.cancel = cancel
         self.words = self._control.data
-        self.words[COUNTER], self.words[CANCEL] = address_of(counter), address_of(cancel)
-        self.words[ADVANCE] = advance
-        bases[STATUS] = address_of(self._control) + 8 * FAILED
+        self.words[words.COUNTER], self.words[words.CANCEL] = address_of(counter), address_of(cancel)
+        self.words[words.ADVANCE] = advance
+        bases[words.STATUS] = address_of(self._control) + 8 * words.FAILED
         self.args = (address_of(bases), address_of(self._control))
-
-    def place(self, bound: Bound, arena: Arena) -> None:
-        """Get ready for runs of ``bound``."""
-        self.bases[ARENA] = arena.reserve(bound.arena_size)
-        self.bases[SCALARS] = bound.scalars_address
-        self.words[FAILED] = 0
 
     def clock(self, clock: int, times: Array) -> None:
         """Have the runner read the clock at that address, and write to ``times`` from now on."""
-        self.words[CLOCK], self.words[TIMES] = clock, address_of(times)
+        self.words[words.CLOCK], self.words[words.TIMES] = clock, address_of(times)
+
+
+class Request:
+    """A program at known extents, to be run on arrays: the runner checks these and takes their addresses itself.
+
+    ``feeds`` and ``outputs`` have for each array the base that gets its address (-1 for none), dtype and shape.
+    """
+
+    def __init__(
+        self, run: Run, bound: Bound, frame: Frame, arena: Arena,
+        feeds: Sequence[tuple[int, DType, tuple[int, ...]]], outputs: Sequence[tuple[int, DType, tuple[int, ...]]],
+    ) -> None:  # fmt: skip
+        arena.reserve(bound.arena_size)
+        self.bound = bound
+        self._run = run
+        self._frame = frame
+        self._count = len(feeds)
+        self._outputs = [(shape, dtype) for _, dtype, shape in outputs]
+        self._scalars = any(not shape for shape, _ in self._outputs)
+        checked = [n for base, dtype, shape in feeds for n in (base, id(dtype), len(shape), *shape)]
+        expected = np.array([*checked, *(base for base, _, _ in outputs)], np.int64)
+        request = np.array([
+            *bound.args, *frame.args, address_of(arena.address), bound.scalars_address, 1, len(feeds), len(outputs),
+            address_of(expected), HEADER, id(np.ndarray),
+        ], np.int64)  # fmt: skip
+        self.arena = arena
+        self._kept = (expected, feeds)
+        self._address = address_of(request)
+        self._words = request.data
+
+    def run(self, feeds: tuple[Any, ...], steps: int = 1) -> Sequence[Any] | None:
+        """Outputs of the last of ``steps`` runs, each in an array of its own; None, and nothing has changed, if a feed
+        is not an array of the expected dtype and shape, contiguous and aligned, or a kernel has failed.
+        """
+        if len(feeds) != self._count:
+            return None
+        outputs: tuple[Any, ...] = ()
+        for shape, dtype in self._outputs:
+            outputs += (_empty(shape, dtype),)
+        run = self._run if steps == 1 else self._repeated(steps)
+        if run(self._address, id(feeds) + ITEMS, id(outputs) + ITEMS) != words.FINISHED:
+            return None
+        if self._scalars:
+            return [array[()] for array in outputs]
+        return outputs
+
+    def _repeated(self, steps: int) -> Run:
+        """A runner that makes native calls of about ``PAUSE`` seconds, between which Python sees signals."""
+
+        def run(*args: int) -> int:
+            left, calls, status = steps, 1, words.FINISHED
+            try:
+                while left and status == words.FINISHED and not self._frame.cancel:
+                    calls, start = min(calls, left), time.perf_counter()
+                    self._words[words.STEPS] = calls
+                    status = self._run(*args)
+                    left -= calls
+                    spent = max(time.perf_counter() - start, 1e-9)
+                    calls = max(1, min(10 * calls, int(calls * PAUSE / spent)))
+            finally:
+                self._words[words.STEPS] = 1
+            return status
+
+        return run

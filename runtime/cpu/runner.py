@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,27 +13,29 @@ from numba import njit, types
 
 from graphc.errors import DeviceError
 from runtime.cpu import cache, runner_source, threads
-from runtime.cpu.runner_source import CANCEL, COLUMNS, CONTROL_WORDS, COUNTER
+from runtime.cpu.binding import Bound
+from runtime.cpu.frame import Arena, Frame, Request, Run, address_of
+from runtime.cpu.runner_source import COLUMNS, FIRST
 
 _lock = threading.Lock()
-_run: Callable[..., int] | None = None
+_run: Run | None = None
 
 
-def program_runner() -> Callable[..., int]:
-    """``run(table, count, words, patches, patch_count, bases, control, steps)``; starts the thread layer on first
-    use.
-    """
+def program_runner() -> Run:
+    """``run(request, feeds, outputs)``; starts the thread layer on first use."""
     global _run
     with _lock:
         if _run is None:
             threads.preload_tbb()
-            _run = cache.load_function("runner", str(runner_source.__file__), _compile)
-            _start_threads(_run)
+            (compiled,) = cache.load_function("runner", str(runner_source.__file__), _compile).overloads.values()
+            _start_threads(compiled.entry_point)
+            _run = threads.guarded(compiled.entry_point)
         return _run
 
 
 def _compile(module: ModuleType, cached: bool) -> Any:
-    signature = types.int64(*[types.int64] * 8)
+    module.__dict__["prepare"] = njit(error_model="numpy")(module.prepare)
+    signature = types.int64(*[types.int64] * 3)
     return njit(signature, parallel=True, nogil=True, cache=cached, error_model="numpy")(module.run)
 
 
@@ -47,14 +48,19 @@ def clock_address() -> int:
     return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
-def _start_threads(run: Callable[..., int]) -> None:
-    """One launch of nothing, so that the thread layer exists and has a name."""
-    table, words = np.zeros((1, COLUMNS), np.int64), np.zeros(1, np.int64)
-    control = np.zeros(CONTROL_WORDS, np.int64)
-    control[[CANCEL, COUNTER]] = words.ctypes.data
+def _start_threads(run: Run) -> None:
+    """One launch of nothing, so that the thread layer exists and has a name; and a check that NumPy's arrays look as
+    the runner reads them. ``DeviceError`` if they do not.
+    """
     text = "def {name}(args, scratch, lo, hi):\n    pass\n"
     name = cache.kernel_name("nothing", text)
     empty = cache.kernel_cache.get(name, lambda: text.format(name=name), cache.Counters())
-    table[0] = [empty.address, 0, 2, 2, 0]
-    run(table.ctypes.data, 1, words.ctypes.data, 0, 0, 0, control.ctypes.data, 1)
+    table = np.array([[empty.address, 0, 2, 2, 0]], np.int64).reshape(-1, COLUMNS)
+    bases, word, fed = np.zeros(FIRST + 1, np.int64), np.zeros(1, np.int64), np.zeros((2, 3), np.float32)
+    bound = Bound(table, word, np.zeros((0, 3), np.int64), word, 0, (), 0)
+    request = Request(run, bound, Frame(bases, word, word, 0), Arena(), [(FIRST, fed.dtype, fed.shape)], [])
+    wrong = (fed.astype(np.float64), fed[:, ::2], fed.reshape(3, 2), fed[0], fed.T, fed.view(np.recarray), None, 1.0)
+    fits = request.run((fed,)) is not None and bases[FIRST] == address_of(fed)
+    if not fits or any(request.run((array,)) is not None for array in wrong):
+        raise DeviceError(f"graphc does not know how NumPy {np.__version__} lays its arrays out here; please report it")
     threads.started(str(numba.threading_layer()))

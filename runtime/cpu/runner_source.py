@@ -1,4 +1,4 @@
-"""The program runner: the loop that executes a table of kernel calls without Python.
+"""The program runner: one native call that checks arrays, fills in addresses and executes a table of kernel calls.
 
 This file's text is compiled through the kernel cache. Columns of the table: function address, first argument word,
 blocks, ways (how many threads share the blocks), and check (1 where a kernel may report a failure).
@@ -6,7 +6,7 @@ blocks, ways (how many threads share the blocks), and check (1 where a kernel ma
 
 from numba import prange
 
-from runtime.cpu.intrinsics import call_kernel, ptr_int64, write_time
+from runtime.cpu.intrinsics import call_kernel, ptr_int32, ptr_int64, write_time
 
 COLUMNS = 5
 FUNCTION, ARGUMENTS, BLOCKS, WAYS, CHECK = range(COLUMNS)
@@ -16,31 +16,83 @@ FUNCTION, ARGUMENTS, BLOCKS, WAYS, CHECK = range(COLUMNS)
 FAILED, DONE, CANCEL, COUNTER, ADVANCE, CLOCK, TIMES = range(7)
 CONTROL_WORDS = 7
 TIME_WORDS = 2  # seconds and nanoseconds
+# Words of a request: addresses and lengths of the table, the argument words and their patches; the addresses of
+# bases, control block, the word with the arena's address, and scalars; the steps to do; the numbers of arrays fed and
+# of arrays to fill, and the address of what is expected of them; the size of a Python object's header, and the type of
+# arrays.
+TABLE, CALLS, WORDS, PATCHES, PATCH_COUNT, BASES, CONTROL, ARENA_AT, SCALARS_AT = range(9)
+STEPS, FED, FILLED, EXPECTED, HEADER, ARRAY_TYPE = range(9, 15)
+REQUEST_WORDS = 15
+# What is expected of an array that is fed: the base its address goes to, or -1; its dtype object; its rank, and its
+# extents. Of one to be filled there is the base alone.
+BASE, DTYPE, RANK, EXTENTS = range(4)
+# Where NumPy's ABI puts the members of an array object behind the object's header, in units of eight bytes. The last
+# member of the header is the object's type.
+DATA, NDIM, DIMENSIONS, DESCRIPTOR, FLAGS = 0, 1, 2, 5, 6
+CONTIGUOUS_AND_ALIGNED = 0x101
+FINISHED, MISFIT = -1, -2
+# Where addresses are counted from: the arena, the scalars of a binding, the status word; then the program's buffers.
+ARENA, SCALARS, STATUS, FIRST = 0, 1, 2, 3
 
 
-def run(table, count, words, patches, patch_count, bases, control, steps):
-    """Fill in addresses, then execute ``steps`` times. All arguments but counts are addresses of int64 arrays.
+def prepare(request, feeds, outputs):
+    """Check arrays, and fill in addresses. Returns ``FINISHED`` or ``MISFIT``."""
+    r = ptr_int64(request)
+    bases = ptr_int64(r[BASES])
+    objects = ptr_int64(feeds)
+    at, header = r[EXPECTED], r[HEADER]
+    for i in range(r[FED]):
+        expected = ptr_int64(at)
+        if ptr_int64(objects[i] + header - 8)[0] != r[ARRAY_TYPE]:
+            return MISFIT
+        array, rank = ptr_int64(objects[i] + header), expected[RANK]
+        if array[DESCRIPTOR] != expected[DTYPE] or ptr_int32(objects[i] + header + 8 * NDIM)[0] != rank:
+            return MISFIT
+        flags = ptr_int32(objects[i] + header + 8 * FLAGS)[0]
+        if (flags & CONTIGUOUS_AND_ALIGNED) != CONTIGUOUS_AND_ALIGNED:
+            return MISFIT
+        extents = ptr_int64(array[DIMENSIONS])
+        for axis in range(rank):
+            if extents[axis] != expected[EXTENTS + axis]:
+                return MISFIT
+        if expected[BASE] >= 0:
+            bases[expected[BASE]] = array[DATA]
+        at += 8 * (EXTENTS + rank)
+    objects = ptr_int64(outputs)
+    for i in range(r[FILLED]):
+        bases[ptr_int64(at + 8 * i)[0]] = ptr_int64(objects[i] + header)[DATA]
+    bases[ARENA] = ptr_int64(r[ARENA_AT])[0]
+    bases[SCALARS] = r[SCALARS_AT]
+    words, patches = ptr_int64(r[WORDS]), ptr_int64(r[PATCHES])
+    for i in range(r[PATCH_COUNT]):
+        words[patches[3 * i]] = bases[patches[3 * i + 1]] + patches[3 * i + 2]
+    return FINISHED
 
-    Returns -1, or the number of the call in which a kernel has reported a failure: that step has changed nothing.
-    With a clock, the time is written at the start of each step and after each call.
+
+def run(request, feeds, outputs):
+    """Do what the words at address ``request`` say. At ``feeds`` and ``outputs`` are the addresses of array objects.
+
+    Returns ``FINISHED``; ``MISFIT`` if an array is not what is expected; or the number of the call in which a kernel
+    has reported a failure: that step has changed nothing. With a clock, the time is written at the start of each step
+    and after each call.
     """
-    w = ptr_int64(words)
-    p = ptr_int64(patches)
-    b = ptr_int64(bases)
-    for i in range(patch_count):
-        w[p[3 * i]] = b[p[3 * i + 1]] + p[3 * i + 2]
-    t = ptr_int64(table)
-    c = ptr_int64(control)
+    if prepare(request, feeds, outputs) == MISFIT:
+        return MISFIT
+    r = ptr_int64(request)
+    t = ptr_int64(r[TABLE])
+    c = ptr_int64(r[CONTROL])
+    words = r[WORDS]
     cancel = ptr_int64(c[CANCEL])
     counter = ptr_int64(c[COUNTER])
     clock = c[CLOCK]
-    for step in range(steps):
+    c[FAILED] = 0
+    for step in range(r[STEPS]):
         if step > 0 and cancel[0] != 0:
-            return -1
+            return FINISHED
         if clock != 0:
             write_time(clock, c[TIMES])
             c[TIMES] += 8 * TIME_WORDS
-        for at in range(count):
+        for at in range(r[CALLS]):
             row = at * COLUMNS
             function, args = t[row + FUNCTION], words + 8 * t[row + ARGUMENTS]
             blocks, ways = t[row + BLOCKS], t[row + WAYS]
@@ -57,4 +109,4 @@ def run(table, count, words, patches, patch_count, bases, control, steps):
                 c[TIMES] += 8 * TIME_WORDS
         c[DONE] += 1
         counter[0] += c[ADVANCE]
-    return -1
+    return FINISHED

@@ -45,22 +45,24 @@ def current_layer() -> str | None:
     return _layer
 
 
-def launch(run: Callable[..., int], *args: int) -> int:
-    """Call the program runner: refuses a launch that would hang or kill a forked child, and serialises where it
-    must.
+def guarded(run: Callable[..., int]) -> Callable[..., int]:
+    """The program runner, for the layer that has started: refuses a launch that would hang or kill a forked child, and
+    serialises where it must.
     """
     if _layer == "tbb":
-        return run(*args)
-    if _layer in ("omp", "workqueue") and os.getpid() != _pid:
-        raise SessionError(
-            f"this process was forked after graphc had started its {_layer} threads, which do not survive a fork; "
-            f"use the 'spawn' start method (multiprocessing.set_start_method('spawn')), or open the first session in "
-            f"the child"
-        )
-    if _layer == "workqueue":
-        with _serial:
+        return run
+
+    def launch(*args: int) -> int:
+        if os.getpid() != _pid:
+            raise SessionError(
+                f"this process was forked after graphc had started its {_layer} threads, which do not survive a fork; "
+                f"use the 'spawn' start method (multiprocessing.set_start_method('spawn')), or open the first session "
+                f"in the child"
+            )
+        with _serial if _layer == "workqueue" else contextlib.nullcontext():
             return run(*args)
-    return run(*args)
+
+    return launch
 
 
 class _BlasThreads:

@@ -88,7 +88,7 @@ def test_a_step_tells_before_it_runs_what_the_run_then_takes() -> None:
             again = step.memory_report(np.ones((batch, 32)))
             assert str(report) == str(again)
             assert f"at batch = {batch}" in str(report)
-            bound = step.program.bound({Symbol("batch"): batch})
+            bound = step.program.request({Symbol("batch"): batch}).bound
             assert (report.arena, report.largest_live) == (bound.arena_size, bound.largest_live)
             check(step.program.program, report, dict(step.program.sizes({Symbol("batch"): batch})))
             assert report.totals["feed"] == batch * 32 * 4

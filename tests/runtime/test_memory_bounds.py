@@ -105,7 +105,7 @@ def test_five_thousand_batch_sizes() -> None:
             found = step(data[:size])
             np.testing.assert_allclose(found[-1:], expected[:size][-1:], rtol=1e-5)
         assert resident() - before < 8 * MB
-        assert len(step.program._bound) == BINDINGS
+        assert len(step.program._requests) == BINDINGS
         assert len(step._plan._bound) == 1024
         assert session.stats()["steps"] == 1
 

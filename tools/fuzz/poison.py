@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.cpu.frame import Arena
+from runtime.cpu import frame
+from runtime.cpu.frame import Request
 
 BYTE = 0x7F  # of floats, a huge number; of integers, a large one; of bools, true
 
@@ -22,20 +23,21 @@ def _fill(array: np.ndarray[Any, Any]) -> None:
 @contextlib.contextmanager
 def poisoned() -> Iterator[None]:
     """Within it, new arrays and the arena of every run start out full of garbage."""
-    empty, reserve = np.empty, Arena.reserve
+    empty, call = np.empty, Request.run
 
     def filled(*args: Any, **options: Any) -> np.ndarray[Any, Any]:
         array = empty(*args, **options)
         _fill(array)
         return array
 
-    def refilled(arena: Arena, size: int) -> int:
-        address = reserve(arena, size)
-        _fill(arena._memory)
-        return address
+    def run(request: Request, *args: Any) -> Any:
+        _fill(request.arena.memory)
+        return call(request, *args)
 
-    np.empty, Arena.reserve = filled, refilled  # type: ignore[assignment, method-assign]
+    np.empty = frame._empty = filled  # type: ignore[assignment]
+    Request.run = run  # type: ignore[method-assign]
     try:
         yield
     finally:
-        np.empty, Arena.reserve = empty, reserve  # type: ignore[method-assign]
+        np.empty = frame._empty = empty
+        Request.run = call  # type: ignore[method-assign]
