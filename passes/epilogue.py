@@ -85,9 +85,11 @@ def obstacle(gemm: GemmCall, loop: LoopCall, canonical: Canonical) -> str | None
     kernel = loop.kernel
     if gemm.beta:
         return "the product is added to a parameter in place"
+    if not {gemm.a.buffer, gemm.b.buffer}.isdisjoint(loop.writes):
+        return "it overwrites what other blocks of the product still read"
     if kernel.split or any(a.per_split and not a.combine for a in kernel.args):
         return "it reduces over rows, across the blocks of the product"
-    rows = canonical(gemm.m * gemm.batch)
+    rows = canonical(gemm.m * product(gemm.batch))
     axes: tuple[Extent, ...]
     strides: tuple[Extent, ...]
     if kernel.roles == "p":

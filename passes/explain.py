@@ -205,12 +205,11 @@ def _loop(notes: _Notes, call: LoopCall) -> tuple[list[Axis], Extent]:
 
 
 def _gemm(notes: _Notes, call: GemmCall) -> tuple[list[Axis], Extent]:
-    batch, m, n, k = (notes.extent(e) for e in (call.batch, call.m, call.n, call.k))
-    rows = [Axis(e, "parallel") for e in ((m, n) if call.batch == 1 else (batch, m, n))]
-    flops = 2 * product((batch, m, n, k))
+    *rows, k = (notes.extent(e) for e in (*call.batch, call.m, call.n, call.k))
+    flops = 2 * product((*rows, k))
     for epilogue in epilogue_of(call):
         flops = flops + _loop(notes, epilogue)[1]
-    return [*rows, Axis(k, "reduced")], flops
+    return [*(Axis(e, "parallel") for e in rows), Axis(k, "reduced")], flops
 
 
 def _copy(notes: _Notes, call: CopyCall) -> tuple[list[Axis], Extent]:

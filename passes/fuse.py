@@ -29,6 +29,7 @@ from passes.cluster import (
     walked,
 )
 from passes.graph import Graph
+from passes.matrices import operands
 from passes.merge import Apart, Merger
 from passes.order import TopologicalOrder
 
@@ -47,23 +48,6 @@ class Fused:
 
     units: tuple[Cluster | Node, ...]
     apart: tuple[Apart, ...]
-
-
-def operands(node: Node) -> tuple[Tensor, ...]:
-    """What a node reads from memory or inside a kernel: its inputs; for a matrix product without their transposes."""
-    if node.op.kind is Kind.MATMUL:
-        return (*(untransposed(t)[0] for t in node.inputs[:2]), *node.inputs[2:])
-    return node.inputs
-
-
-def untransposed(tensor: Tensor) -> tuple[Tensor, bool]:
-    """The tensor whose last two axes were exchanged to give this one, and whether there is one."""
-    node = tensor.node
-    if node.op.name == "permute_dims":
-        axes = node.attrs["axes"]
-        if axes == (*range(len(axes) - 2), len(axes) - 1, len(axes) - 2):
-            return node.inputs[0], True
-    return tensor, False
 
 
 class Fusion:

@@ -40,7 +40,7 @@ def fuse_updates(graph: Graph) -> Graph:
 
 
 def _scaled_product(term: Tensor, old: Tensor, single: set[Tensor]) -> tuple[Tensor | None, Tensor] | None:
-    """``(s, product)`` when ``term`` is ``s * product`` with a 0-d ``s``, or ``(None, term)`` for a product alone.
+    """``(s, product)`` when ``term`` is ``s * product`` with a constant ``s``, or ``(None, term)`` for a product alone.
 
     ``old`` is what ``term`` was in the graph whose tensors read once are ``single``.
     """
@@ -72,14 +72,15 @@ def _same_shape(product: Tensor, start: Tensor) -> bool:
 def _scalar(tensor: Tensor) -> Tensor | None:
     while tensor.node.op is BROADCAST_TO:
         tensor = tensor.node.inputs[0]
-    return tensor if tensor.ndim == 0 else None
+    if tensor.ndim or tensor.node.op is not CONSTANT or not tensor.node.attrs["value"]:
+        return None  # BLAS skips a product whose factor is 0, and with it what it has of NaN
+    return tensor
 
 
 def _gemm(node: Node, start: Tensor, scale: Tensor | None, product: Tensor) -> Tensor:
     factor = ops.constant(np.ones((), start.dtype)) if scale is None else scale
     if node.op is SUBTRACT:
-        known = factor.node.op is CONSTANT
-        factor = ops.constant(-factor.node.attrs["value"]) if known else ops.negative(factor)
+        factor = ops.constant(-factor.node.attrs["value"])
     turned = product.node.op is PERMUTE_DIMS
     a, b = (product.node.inputs[0] if turned else product).node.inputs
     (left, trans_a), (right, trans_b) = _untransposed(a), _untransposed(b)

@@ -14,8 +14,9 @@ import networkx as nx
 
 from graphc.node import Node, Tensor
 from passes.cluster import Cluster
-from passes.fuse import Fused, operands, stored_by
+from passes.fuse import Fused, stored_by
 from passes.graph import Graph
+from passes.matrices import operands
 from passes.stages import Stages
 
 

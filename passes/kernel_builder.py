@@ -56,6 +56,9 @@ class KernelBuilder:
         for tensor, out in self._stages.reductions():
             if self._stages.of(tensor, out) == stage + 1:
                 reduced[tensor, out] = self._emit_reduce(emitter, tensor, out, memo, reduced)
+        for total, out in self._cluster.totals.items():  # what they read is read before the first store, too
+            if self._stages.totals_at(total, out) - self._stages.sums_row(total, out) == stage:
+                self._value(emitter, total.node.inputs[0], out, memo, reduced)
         self._emit_stores(emitter, [stage], memo, reduced)
         for total, out in self._cluster.totals.items():
             self._emit_total(emitter, stage, total, out, memo, reduced)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dims import Extent, Unifier, product
+from graphc.dims import Extent, Unifier
 from graphc.dtypes import DType
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
@@ -18,16 +18,18 @@ from graphc.ops.philox import RANDOM_KEY, RUN_COUNTER
 from graphc.state import PARAMETER
 from passes.cluster import Cluster
 from passes.epilogue import obstacle
-from passes.fuse import ALIASES, Fused, fuse, operands, stored_by, untransposed
+from passes.fuse import ALIASES, Fused, fuse, stored_by
 from passes.graph import Graph
 from passes.inplace import choose_in_place
 from passes.kernel_builder import KernelBuilder
+from passes.matrices import layout, merged_batch
 from passes.program import (
     Buffer,
     Call,
     CopyCall,
     GemmCall,
     LoopCall,
+    Operand,
     Output,
     Program,
     RoutineCall,
@@ -164,24 +166,26 @@ class _Lowering:
         return self._gemm(unit) if unit.op.kind is Kind.MATMUL else [self._routine(unit)]
 
     def _gemm(self, node: Node) -> list[Call]:
-        a, b = (untransposed(t) for t in node.inputs[:2])
-        trans_a = a[1] ^ node.attrs.get("trans_a", False)
-        trans_b = b[1] ^ node.attrs.get("trans_b", False)
+        canonical = self._canonical
+        (a, trans_a, step_a, batch_a, first_a), (b, trans_b, step_b, batch_b, first_b) = (
+            layout(t, canonical) for t in node.inputs[:2]
+        )
         out = self._buffer(node.outputs[0])
         *batch, m, n = node.outputs[0].shape
-        k = a[0].shape[-2] if trans_a else a[0].shape[-1]
+        k = node.inputs[0].shape[-2 if node.attrs.get("trans_a") else -1]
         calls: list[Call] = []
         alpha = None
         if node.op.name == "gemm_add":
-            alpha = self._buffer(operands(node)[2])
-            start = self._buffer(operands(node)[3])
+            alpha, start = (self._buffer(t) for t in node.inputs[2:])
             if start is not out:
                 calls.append(CopyCall(start, out, "copy", (node,)))
-        canonical = self._canonical
+        extents, (along_a, along_b) = merged_batch(batch, (batch_a, batch_b), canonical)
         calls.append(
             GemmCall(
-                self._buffer(a[0]), self._buffer(b[0]), out, trans_a, trans_b, canonical(product(batch)), canonical(m),
-                canonical(n), canonical(k), alpha, 0 if alpha is None else 1, node.op.name, (node,),
+                Operand(self._buffer(a), (*along_a, step_a), first_a),
+                Operand(self._buffer(b), (*along_b, step_b), first_b), out,
+                trans_a ^ node.attrs.get("trans_a", False), trans_b ^ node.attrs.get("trans_b", False), extents,
+                canonical(m), canonical(n), canonical(k), alpha, 0 if alpha is None else 1, node.op.name, (node,),
             )
         )  # fmt: skip
         return calls

@@ -76,14 +76,17 @@ class LoopCall:
 class GemmCall:
     """``c = alpha * op(a) @ op(b) + beta * c`` for each matrix of a batch; alpha None is 1. ``epilogue`` runs on each
     block of ``c`` as soon as it is there.
+
+    ``batch`` are the extents of the batch axes. The strides of ``a`` and ``b`` are those along the batch axes, then the
+    distance between rows; where a matrix is transposed, between columns.
     """
 
-    a: Buffer
-    b: Buffer
+    a: Operand
+    b: Operand
     c: Buffer
     trans_a: bool
     trans_b: bool
-    batch: Extent
+    batch: tuple[Extent, ...]
     m: Extent
     n: Extent
     k: Extent
@@ -95,7 +98,7 @@ class GemmCall:
 
     @property
     def reads(self) -> tuple[Buffer, ...]:
-        found = [self.a, self.b]
+        found = [self.a.buffer, self.b.buffer]
         if self.alpha is not None:
             found.append(self.alpha)
         if self.beta:

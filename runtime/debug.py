@@ -87,11 +87,11 @@ class DebuggedProgram(GuardedProgram):
     ) -> None:
         super().__init__(inner, stages[0].graph, placeholders, store)
         self._stages = stages
-        self._done: set[tuple[int, ...]] = set()
+        self._done: set[tuple[tuple[Symbol, int], ...]] = set()
 
     def run_once(self, values: Mapping[Symbol, int], feeds: Sequence[Array]) -> list[Any]:
         """Outputs in order. ``CompilerError`` names the pass that is wrong; nothing has changed then."""
-        key = tuple(values.values())
+        key = tuple(values.items())
         if key in self._done:
             return self._inner.run(values, feeds)
         final = self._check_passes(values, feeds)

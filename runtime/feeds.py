@@ -86,7 +86,7 @@ class FeedPlan:
         self._constraints = _distinct_constraints(nodes)
         self._users = _users_of_symbols(nodes)
         known = {s for t in self.placeholders for e in t.shape for s in symbols(e)}
-        self._takes_extents = not self._users.keys() <= known
+        self.takes_extents = not self._users.keys() <= known
         self._bound: dict[Any, dict[Symbol, int]] = {}
 
     def resolve(self, feeds: Mapping[Any, Any]) -> tuple[list[Array], Extras]:
@@ -113,7 +113,7 @@ class FeedPlan:
 
     def extras(self, given: Mapping[Tensor, Array]) -> Extras:
         """Shapes of placeholders that are not read, where the graph needs an extent that only they have."""
-        return tuple([(t, a.shape) for t, a in given.items()]) if self._takes_extents else ()
+        return tuple([(t, a.shape) for t, a in given.items()]) if self.takes_extents else ()
 
     def target(self, key: Any) -> Tensor:
         """The placeholder that ``key`` (itself or its name) stands for."""
@@ -134,7 +134,7 @@ class FeedPlan:
 
     def bind(self, shapes: tuple[tuple[int, ...], ...], extras: Extras = ()) -> dict[Symbol, int]:
         """Values of all symbolic extents for feeds of these shapes; checked once per combination."""
-        key = (shapes, tuple([(id(t), shape) for t, shape in extras])) if extras else shapes
+        key = (shapes, tuple([(t.node, shape) for t, shape in extras])) if extras else shapes
         values = self._bound.get(key)
         if values is None:
             values = self._solve([*zip(self.placeholders, shapes, strict=True), *extras])

@@ -19,12 +19,12 @@ Rebuild = Callable[[Sequence[Any]], Any]
 class Fetches:
     """A flattened fetch: the graph of what is wanted, and how its results are put back in the caller's structure.
 
-    ``updates`` are kept because a cache key is made of identities, which others may take once an object is gone.
+    ``fetched`` are kept because a cache key is made of identities, which others may take once an object is gone.
     """
 
     graph: Graph
     rebuild: Rebuild
-    updates: tuple[Update, ...] = ()
+    fetched: tuple[Tensor | Update, ...]
 
 
 def flatten(fetches: Any) -> Fetches:
@@ -33,7 +33,7 @@ def flatten(fetches: Any) -> Fetches:
     updates: list[Update] = []
     rebuild = _flatten(fetches, outputs, updates, "fetches")
     assigns = check_updates([assign for update in updates for assign in update.assigns])
-    return Fetches(without_idle_rules(Graph(tuple(outputs), assigns)), rebuild, tuple(updates))
+    return Fetches(without_idle_rules(Graph(tuple(outputs), assigns)), rebuild, (*outputs, *updates))
 
 
 def _flatten(fetch: Any, outputs: list[Tensor], updates: list[Update], path: str) -> Rebuild:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class Step:
         self._in_order = self._order == tuple(range(len(self.feeds)))
         self._placeholders = plan.placeholders
         self._rebuild = fetches.rebuild
+        self._last_run: Callable[[tuple[Any, ...]], Sequence[Any] | None] | None = None
         self.runs = 0
 
     @property
@@ -118,7 +119,7 @@ class Step:
         """Results of the last run with other feeds, in the order of the plan's placeholders, that need no conversion
         and have the shapes they had. None, and nothing has changed, where ``_run`` must see to it.
         """
-        session, again = self._session, self._program.again
+        session, again = self._session, self._last_run
         if again is None:
             return None
         with session._lock:
@@ -144,6 +145,7 @@ class Step:
             try:
                 values = self._last = self._plan.bind(tuple([a.shape for a in arrays]), extras)
                 results = program.run(values, arrays, steps)
+                self._last_run = None if self._plan.takes_extents else program.again
             except BaseException as error:
                 if steps > 1:
                     error.add_note(f"repeat: {program.runs - before} of {steps} runs were done, and their updates hold")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.bounds import max_extent, min_extent
-from graphc.dims import Extent
+from graphc.dims import Extent, product
 from graphc.errors import DTypeError, ShapeError
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, NotDifferentiable, OpDef, Strided, register
@@ -17,7 +17,7 @@ from graphc.ops.elementwise import astype
 from graphc.ops.leaf import arange, as_operands, as_tensor
 from graphc.ops.reduce import sum
 from graphc.ops.rules import unbroadcast
-from graphc.ops.shape import broadcast_to, expand_dims, matrix_transpose, squeeze
+from graphc.ops.shape import broadcast_to, expand_dims, matrix_transpose, reshape, squeeze
 from graphc.ops.slicing import placed
 
 
@@ -121,11 +121,17 @@ def matmul(x: Any, y: Any) -> Tensor:
     row, column = left.ndim == 1, right.ndim == 1
     left = expand_dims(left, 0) if row else left
     right = expand_dims(right, 1) if column else right
-    if left.ndim > 2 or right.ndim > 2:
+    rows = left.shape[:-1]
+    if left.ndim > 2 and right.ndim == 2:
+        _infer_matmul(Inference(MATMUL, (left, right), {}))
+        left = reshape(left, (product(rows), left.shape[-1]))  # one product of many rows, and one for each gradient
+    elif left.ndim > 2 or right.ndim > 2:
         left, right = _same_batch(left, right)
-    product = make_node(MATMUL, (left, right)).outputs[0] if left.dtype.kind == "f" else _by_sums(left, right)
-    dropped = tuple(axis for axis, gone in ((product.ndim - 2, row), (product.ndim - 1, column)) if gone)
-    return squeeze(product, dropped)
+    found = make_node(MATMUL, (left, right)).outputs[0] if left.dtype.kind == "f" else _by_sums(left, right)
+    if len(rows) > 1 and right.ndim == 2:
+        found = reshape(found, (*rows, right.shape[-1]))
+    dropped = tuple(axis for axis, gone in ((found.ndim - 2, row), (found.ndim - 1, column)) if gone)
+    return squeeze(found, dropped)
 
 
 def _by_sums(left: Tensor, right: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ class CpuProgram:
         self._advance = int(bool(graph.updates))
         self._frame = Frame(bases, store.counter, store.cancel, self._advance)
         self._feeds = [(base, t.dtype) for base, t in zip(fed, placeholders, strict=True)]
-        self._requests: dict[tuple[int, ...], Request] = {}
+        self._requests: dict[tuple[tuple[Symbol, int], ...], Request] = {}
         self.again: Callable[..., Sequence[Any] | None] | None = None
 
     @property
@@ -170,7 +170,7 @@ class CpuProgram:
 
     def request(self, values: Mapping[Symbol, int]) -> Request:
         """The program at these extents; planned on first use."""
-        key = tuple(values.values())
+        key = tuple(values.items())
         found = self._requests.get(key)
         if found is None:
             found = self._requests[key] = self._request(self._frame, self._binder.bind(values), values)

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import Extent, Symbol, evaluate
+from graphc.errors import DeviceError
 from graphc.ops.leaf import extent_in
 from passes.memory import plan_memory
 from passes.program import Buffer, Call, CopyCall, GemmCall, LoopCall, Program, RoutineCall, loops_of, split_source
 from runtime.cpu import grid as grids
-from runtime.cpu.fixed_kernels import gemm_address
+from runtime.cpu.fixed_kernels import GEMM_WORDS, gemm_address
 from runtime.cpu.layout import layout_of
 from runtime.cpu.routines import ROUTINES
 from runtime.cpu.runner_source import ARENA, COLUMNS, SCALARS, STATUS
 
 Array = np.ndarray[Any, Any]
+MAX_BLAS = 2**31 - 1  # extents and distances are 32-bit integers there
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,9 @@ class _Binding:
             grid = grids.loop_grid(call.kernel, tuple(self._number(e) for e in call.axes), cost)
             self._note(call, grid)
         elif isinstance(call, GemmCall):
-            m, n, k, batch = (self._number(e) for e in (call.m, call.n, call.k, call.batch))
+            m, n, k, *batch = (self._number(e) for e in (call.m, call.n, call.k, *call.batch))
             kernel = None if call.epilogue is None else call.epilogue.kernel
-            gemm = self._gemm_grids[id(call)] = grids.gemm_grid(m, n, k, batch, kernel, cost)
+            gemm = self._gemm_grids[id(call)] = grids.gemm_grid(m, n, k, math.prod(batch), kernel, cost)
             if call.epilogue is not None:
                 self._note(call.epilogue, grids.epilogue_grid(call.epilogue.kernel, gemm, m, n))
 
@@ -209,24 +211,39 @@ class _Binding:
         m, n, k = (self._number(e) for e in (call.m, call.n, call.k))
         epilogue, grid = call.epilogue, self._gemm_grids[id(call)]
         item = call.c.dtype.itemsize
+        *along_a, lda = (self._number(e) for e in call.a.strides)
+        *along_b, ldb = (self._number(e) for e in call.b.strides)
+        # What BLAS wants of a matrix even if it has but one row.
+        lda, ldb = max(lda, m if call.trans_a else k, 1), max(ldb, k if call.trans_b else n, 1)
+        if max(m, n, k, lda, ldb) > MAX_BLAS:
+            where = call.nodes[0].where
+            raise DeviceError(
+                f"the product at {where} has an extent of {max(m, n, k, lda, ldb)}; BLAS takes {MAX_BLAS}"
+            )
+        words = {
+            "function": gemm_address(call.c.dtype), "trans_a": ord("T" if call.trans_a else "N"),
+            "trans_b": ord("T" if call.trans_b else "N"), "m": m, "n": n, "k": k, "lda": lda, "ldb": ldb,
+            "block": grid.size, "blocks_per_matrix": grid.per_matrix, "by_columns": int(grid.by_columns),
+            "batch_axes": len(call.batch),
+        }  # fmt: skip
         start = len(self._words)
-        lda, ldb = (m if call.trans_a else k), (k if call.trans_b else n)
-        self._words += [
-            gemm_address(call.c.dtype), ord("T" if call.trans_a else "N"), ord("T" if call.trans_b else "N"), m, n, k,
-            max(lda, 1), max(ldb, 1), 0, 0, grid.size, grid.per_matrix, int(grid.by_columns), m * k * item,
-            k * n * item, m * n * item, 0, 0, 0, 0, 0,
-        ]  # fmt: skip
+        self._words += [words.get(name, 0) for name in GEMM_WORDS]
+        for axis in reversed(range(len(call.batch))):
+            self._words += [self._number(call.batch[axis]), along_a[axis] * item, along_b[axis] * item]
+        place = {name: start + i for i, name in enumerate(GEMM_WORDS)}
         if call.alpha is None:
-            self._patches.append((start + 8, SCALARS, 8 * self._scalar(1.0, call.c.dtype)))
+            self._patches.append((place["alpha"], SCALARS, 8 * self._scalar(1.0, call.c.dtype)))
         else:
-            self._address(start + 8, call.alpha)
-        self._patches.append((start + 9, SCALARS, 8 * self._scalar(float(call.beta), call.c.dtype)))
-        for word, buffer in ((16, call.a), (17, call.b), (18, call.c)):
-            self._address(start + word, buffer)
+            self._address(place["alpha"], call.alpha)
+        self._patches.append((place["beta"], SCALARS, 8 * self._scalar(float(call.beta), call.c.dtype)))
+        for name, operand in (("a", call.a), ("b", call.b)):
+            self._address(place[name], operand.buffer, self._number(operand.offset))
+        self._address(place["c"], call.c)
         guarded = False
         if epilogue is not None:
-            words = self._loop_words(epilogue, self._grids[id(epilogue)])
-            self._words[start + 19], self._words[start + 20] = self._addresses[id(epilogue)], words - start
+            first = self._loop_words(epilogue, self._grids[id(epilogue)])
+            self._words[place["epilogue"]] = self._addresses[id(epilogue)]
+            self._words[place["epilogue_words"]] = first - start
             guarded = epilogue.kernel.guards > 0
         self._instruction(call, start, grid.blocks, grid.work, int(guarded))
 

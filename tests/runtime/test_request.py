@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.dims import Symbol
 from graphc.errors import FeedError
 
 F32 = np.float32
@@ -159,3 +160,12 @@ def test_a_run_within_a_run_is_refused() -> None:
         assert step(good).sum() == 6
     with pytest.raises(graphc.errors.SessionError, match="closed"):
         step(good)
+
+
+def test_extents_that_blas_cannot_take_are_refused() -> None:
+    x = graphc.placeholder(("n", 1), name="x")
+    fetch = graphc.sum(x.T @ x)
+    with graphc.Session() as session:
+        step = session.compile(fetch, feeds=[x])
+        with pytest.raises(graphc.errors.DeviceError, match=r"test_request.py.*2147483648; BLAS takes 2147483647"):
+            step.program.request({Symbol("n"): 2**31})
