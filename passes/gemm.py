@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from graphc import ops
 from graphc.node import Node, Tensor
 from graphc.ops.elementwise import ADD, MULTIPLY, SUBTRACT
@@ -39,13 +37,13 @@ def fuse_updates(graph: Graph) -> Graph:
     return rebuild(graph, rewrite)
 
 
-def _scaled_product(term: Tensor, old: Tensor, single: set[Tensor]) -> tuple[Tensor | None, Tensor] | None:
-    """``(s, product)`` when ``term`` is ``s * product`` with a constant ``s``, or ``(None, term)`` for a product alone.
+def _scaled_product(term: Tensor, old: Tensor, single: set[Tensor]) -> tuple[float, Tensor] | None:
+    """``(s, product)`` when ``term`` is ``s * product`` with a constant ``s``, or ``(1, term)`` for a product alone.
 
     ``old`` is what ``term`` was in the graph whose tensors read once are ``single``.
     """
     if _is_product(term, old, single):
-        return None, term
+        return 1.0, term
     if term.node.op is not MULTIPLY or old not in single:
         return None
     for place in (0, 1):
@@ -69,24 +67,22 @@ def _same_shape(product: Tensor, start: Tensor) -> bool:
     return all(a == b or a != 1 for a, b in zip(product.shape, start.shape, strict=True))
 
 
-def _scalar(tensor: Tensor) -> Tensor | None:
+def _scalar(tensor: Tensor) -> float | None:
     while tensor.node.op is BROADCAST_TO:
         tensor = tensor.node.inputs[0]
     if tensor.ndim or tensor.node.op is not CONSTANT or not tensor.node.attrs["value"]:
         return None  # BLAS skips a product whose factor is 0, and with it what it has of NaN
-    return tensor
+    return float(tensor.node.attrs["value"])
 
 
-def _gemm(node: Node, start: Tensor, scale: Tensor | None, product: Tensor) -> Tensor:
-    factor = ops.constant(np.ones((), start.dtype)) if scale is None else scale
-    if node.op is SUBTRACT:
-        factor = ops.constant(-factor.node.attrs["value"])
+def _gemm(node: Node, start: Tensor, scale: float, product: Tensor) -> Tensor:
     turned = product.node.op is PERMUTE_DIMS
     a, b = (product.node.inputs[0] if turned else product).node.inputs
     (left, trans_a), (right, trans_b) = _untransposed(a), _untransposed(b)
     if turned:  # (a @ b).T = b.T @ a.T
         left, trans_a, right, trans_b = right, not trans_b, left, not trans_a
-    return ops.gemm_add(left, right, factor, start, trans_a=trans_a, trans_b=trans_b)
+    scale = -scale if node.op is SUBTRACT else scale
+    return ops.gemm_add(left, right, start, scale=scale, trans_a=trans_a, trans_b=trans_b)
 
 
 def _untransposed(matrix: Tensor) -> tuple[Tensor, bool]:

@@ -98,4 +98,4 @@ def _reads_where_it_writes(
         return same_place and not Stages(unit).reads_after_store(parameter, value)
     # A product may overwrite only what it is added to.
     reads = operands(unit)
-    return unit.op.name == "gemm_add" and reads[3] is parameter and all(root(t) is not parameter for t in reads[:3])
+    return unit.op.name == "gemm_add" and reads[2] is parameter and all(root(t) is not parameter for t in reads[:2])

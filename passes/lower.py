@@ -174,9 +174,9 @@ class _Lowering:
         *batch, m, n = node.outputs[0].shape
         k = node.inputs[0].shape[-2 if node.attrs.get("trans_a") else -1]
         calls: list[Call] = []
-        alpha = None
-        if node.op.name == "gemm_add":
-            alpha, start = (self._buffer(t) for t in node.inputs[2:])
+        adds = node.op.name == "gemm_add"
+        if adds:
+            start = self._buffer(node.inputs[2])
             if start is not out:
                 calls.append(CopyCall(start, out, "copy", (node,)))
         extents, (along_a, along_b) = merged_batch(batch, (batch_a, batch_b), canonical)
@@ -185,7 +185,8 @@ class _Lowering:
                 Operand(self._buffer(a), (*along_a, step_a), first_a),
                 Operand(self._buffer(b), (*along_b, step_b), first_b), out,
                 trans_a ^ node.attrs.get("trans_a", False), trans_b ^ node.attrs.get("trans_b", False), extents,
-                canonical(m), canonical(n), canonical(k), alpha, 0 if alpha is None else 1, node.op.name, (node,),
+                canonical(m), canonical(n), canonical(k),
+                node.attrs.get("scale", 1.0), float(adds), node.op.name, (node,),
             )
         )  # fmt: skip
         return calls

@@ -74,8 +74,8 @@ class LoopCall:
 
 @dataclass(frozen=True)
 class GemmCall:
-    """``c = alpha * op(a) @ op(b) + beta * c`` for each matrix of a batch; alpha None is 1. ``epilogue`` runs on each
-    block of ``c`` as soon as it is there.
+    """``c = alpha * op(a) @ op(b) + beta * c`` for each matrix of a batch. ``epilogue`` runs on each block of ``c`` as
+    soon as it is there.
 
     ``batch`` are the extents of the batch axes. The strides of ``a`` and ``b`` are those along the batch axes, then the
     distance between rows; where a matrix is transposed, between columns.
@@ -90,8 +90,8 @@ class GemmCall:
     m: Extent
     n: Extent
     k: Extent
-    alpha: Buffer | None
-    beta: int
+    alpha: float
+    beta: float
     label: str
     nodes: tuple[Node, ...]
     epilogue: LoopCall | None = None
@@ -99,8 +99,6 @@ class GemmCall:
     @property
     def reads(self) -> tuple[Buffer, ...]:
         found = [self.a.buffer, self.b.buffer]
-        if self.alpha is not None:
-            found.append(self.alpha)
         if self.beta:
             found.append(self.c)
         if self.epilogue is not None:

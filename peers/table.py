@@ -103,9 +103,9 @@ def _scatter_add(attrs: Attrs, indices: torch.Tensor, updates: torch.Tensor) -> 
     return start.scatter_add(1, indices, updates)
 
 
-def _gemm_add(attrs: Attrs, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+def _gemm_add(attrs: Attrs, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     left, right = (a.T if attrs["trans_a"] else a), (b.T if attrs["trans_b"] else b)
-    return torch.addmm(c, left, right, alpha=s.item())
+    return torch.addmm(c, left, right, alpha=attrs["scale"])
 
 
 def _clip(attrs: Attrs, x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

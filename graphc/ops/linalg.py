@@ -59,22 +59,22 @@ MATMUL = register(
 
 
 def _infer_gemm(c: Inference) -> tuple[TensorType, ...]:
-    a, b, scale, start = c.inputs
+    a, b, start = c.inputs
     rows, inner = a.shape[::-1] if c.attrs["trans_a"] else a.shape
     inner_b, columns = b.shape[::-1] if c.attrs["trans_b"] else b.shape
     c.equal(inner, inner_b, "the inner extents")
     c.equal(start.shape[0], rows, "the rows of the product and of what it is added to")
     c.equal(start.shape[1], columns, "the columns of the product and of what it is added to")
-    if scale.shape != ():
-        raise c.fail(f"the factor must be a scalar, got shape {scale.shape}")
+    if not c.attrs["scale"]:
+        raise c.fail("the factor must not be 0: BLAS leaves the product out then, and what it has of NaN")
     return (start.type,)
 
 
-def _gemm_reference(r: Any, a: Any, b: Any, scale: Any, start: Any) -> Any:
+def _gemm_reference(r: Any, a: Any, b: Any, start: Any) -> Any:
     left = a.T if r.attrs["trans_a"] else a
     right = b.T if r.attrs["trans_b"] else b
     with np.errstate(all="ignore"):
-        return start + scale * (left @ right)
+        return start + start.dtype.type(r.attrs["scale"]) * (left @ right)
 
 
 GEMM_ADD = register(
@@ -82,17 +82,17 @@ GEMM_ADD = register(
         "gemm_add", Kind.MATMUL, _infer_gemm, _gemm_reference,
         NotDifferentiable("made by the compiler after gradients are expanded"), cost=1000,
         domain=Domain(
-            ("f", "f", "f", "f"),
+            ("f", "f", "f"),
             shapes=(
-                ((2, 3), (3, 4), (), (2, 4)), ((1, 1), (1, 1), (), (1, 1)), ((2, 0), (0, 3), (), (2, 3)),
-                (("n", 3), (3, 2), (), ("n", 2)),
+                ((2, 3), (3, 4), (2, 4)), ((1, 1), (1, 1), (1, 1)), ((2, 0), (0, 3), (2, 3)),
+                (("n", 3), (3, 2), ("n", 2)),
             ),
         ),
         samples=(
-            lambda a, b, s, c: gemm_add(a, b, s, c),
-            lambda a, b, s, c: gemm_add(a.mT, b, s, c, trans_a=True),
-            lambda a, b, s, c: gemm_add(a, b.mT, s, c, trans_b=True),
-            lambda a, b, s, c: gemm_add(a.mT, b.mT, s, c, trans_a=True, trans_b=True),
+            lambda a, b, c: gemm_add(a, b, c),
+            lambda a, b, c: gemm_add(a.mT, b, c, scale=-0.1, trans_a=True),
+            lambda a, b, c: gemm_add(a, b.mT, c, scale=3.0, trans_b=True),
+            lambda a, b, c: gemm_add(a.mT, b.mT, c, scale=-1.0, trans_a=True, trans_b=True),
         ),
         doc="c + s * (a @ b) as one BLAS call, in place when c may be overwritten.",
     )
@@ -100,12 +100,13 @@ GEMM_ADD = register(
 
 
 def gemm_add(
-    a: Tensor, b: Tensor, scale: Tensor, start: Tensor, *, trans_a: bool = False, trans_b: bool = False
+    a: Tensor, b: Tensor, start: Tensor, *, scale: float = 1.0, trans_a: bool = False, trans_b: bool = False
 ) -> Tensor:
-    """``start + scale * (a @ b)``, ``a`` and ``b`` transposed on demand. Matrices of one float dtype; ``scale`` is
-    0-d.
+    """``start + scale * (a @ b)``, ``a`` and ``b`` transposed on demand. Matrices of one float dtype; ``scale`` is not
+    0.
     """
-    return make_node(GEMM_ADD, (a, b, scale, start), attrs_of(trans_a=trans_a, trans_b=trans_b)).outputs[0]
+    attrs = attrs_of(scale=float(scale), trans_a=trans_a, trans_b=trans_b)
+    return make_node(GEMM_ADD, (a, b, start), attrs).outputs[0]
 
 
 def matmul(x: Any, y: Any) -> Tensor:

@@ -94,7 +94,7 @@ class _Binding:
         for call, cost in zip(program.calls, costs, strict=True):
             self._cut(call, cost)
         self.sizes = {b.id: self._bytes(b) for b in program.buffers}
-        self._scalars = np.zeros(2 + len(program.buffers), np.int64)
+        self._scalars = np.zeros(2 * len(program.calls) + len(program.buffers), np.int64)
         self._scalar_count = 0
         self._scalar_of: dict[Any, int] = {}
         self._words: list[int] = []
@@ -215,11 +215,9 @@ class _Binding:
         *along_b, ldb = (self._number(e) for e in call.b.strides)
         # What BLAS wants of a matrix even if it has but one row.
         lda, ldb = max(lda, m if call.trans_a else k, 1), max(ldb, k if call.trans_b else n, 1)
-        if max(m, n, k, lda, ldb) > MAX_BLAS:
-            where = call.nodes[0].where
-            raise DeviceError(
-                f"the product at {where} has an extent of {max(m, n, k, lda, ldb)}; BLAS takes {MAX_BLAS}"
-            )
+        widest = max(m, n, k, lda, ldb)
+        if widest > MAX_BLAS:
+            raise DeviceError(f"the product at {call.nodes[0].where} has an extent of {widest}; BLAS takes {MAX_BLAS}")
         words = {
             "function": gemm_address(call.c.dtype), "trans_a": ord("T" if call.trans_a else "N"),
             "trans_b": ord("T" if call.trans_b else "N"), "m": m, "n": n, "k": k, "lda": lda, "ldb": ldb,
@@ -231,11 +229,8 @@ class _Binding:
         for axis in reversed(range(len(call.batch))):
             self._words += [self._number(call.batch[axis]), along_a[axis] * item, along_b[axis] * item]
         place = {name: start + i for i, name in enumerate(GEMM_WORDS)}
-        if call.alpha is None:
-            self._patches.append((place["alpha"], SCALARS, 8 * self._scalar(1.0, call.c.dtype)))
-        else:
-            self._address(place["alpha"], call.alpha)
-        self._patches.append((place["beta"], SCALARS, 8 * self._scalar(float(call.beta), call.c.dtype)))
+        for name, factor in (("alpha", call.alpha), ("beta", call.beta)):
+            self._patches.append((place[name], SCALARS, 8 * self._scalar(factor, call.c.dtype)))
         for name, operand in (("a", call.a), ("b", call.b)):
             self._address(place[name], operand.buffer, self._number(operand.offset))
         self._address(place["c"], call.c)

@@ -136,7 +136,7 @@ def test_extents_that_differ() -> None:
         (lambda: graphc.placeholder((2.5,)), ("placeholder:", "got 2.5")),
         (lambda: graphc.placeholder(("a b",)), ("placeholder:", "must be an identifier, got 'a b'")),
         (lambda: graphc.placeholder((True,)), ("placeholder:", "got True")),
-        (lambda: ops.gemm_add(tensor(2, 3), tensor(2, 3), tensor(), tensor(2, 3)),
+        (lambda: ops.gemm_add(tensor(2, 3), tensor(2, 3), tensor(2, 3)),
          ("gemm_add:", "inner extents", "3 and 2")),
     ],
 )  # fmt: skip

@@ -91,7 +91,7 @@ def allowance(
             # n products rounded, n sums, on both sides; the factor and the last sum of gemm_add on top.
             left, right = wide[0], wide[1]
             if op.name == "gemm_add":
-                return np.asarray((2 * left.shape[1] + 4) * eps * (wide[2] * (left @ right) + wide[3]))
+                return np.asarray((2 * left.shape[1] + 4) * eps * (abs(node.attrs["scale"]) * (left @ right) + wide[2]))
             return np.asarray(2 * left.shape[-1] * eps * (left @ right))
         if op.kind is Kind.COMPOSITE:
             # x - max is exact to a rounding that both sides share; exp, a sum of n terms, log or a quotient follow.

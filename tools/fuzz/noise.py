@@ -204,7 +204,7 @@ class Model:
             inputs = [moved(x, rng) for x in inputs]
         with np.errstate(all="ignore"):
             if rng is not None and noisy and may_be_reordered(node):
-                made: Any = otherwise(node, extents, inputs, rng)
+                made: Any = overflowing(node, extents, inputs, otherwise(node, extents, inputs, rng), rng)
             else:
                 made = evaluate_node(node, extents, inputs)
         results = [np.asarray(r) for r in (made if isinstance(made, (list, tuple)) else [made])]
@@ -260,6 +260,23 @@ def otherwise(node: Node, extents: Mapping[Symbol, int], inputs: Sequence[Array]
     first, second = np.split(x, [int(rng.integers(1, x.shape[longest]))], longest)
     combine = np.add if node.op.reduce == "add" else np.multiply
     return np.asarray(combine(rule(form, first), rule(form, second)))
+
+
+def overflowing(
+    node: Node, extents: Mapping[Symbol, int], inputs: Sequence[Array], made: Array, rng: np.random.Generator
+) -> Array:
+    """``made``, with NaN or an infinity at random where finite terms overflow in one order or another: sums of both
+    signs may then be anything.
+    """
+    if node.results[0].dtype.kind != "f" or (node.op.kind is Kind.REDUCE and node.op.reduce == "mul"):
+        return made
+    assert node.op.reference is not None
+    sizes = [np.where(np.isfinite(x), np.abs(x), 0) for x in inputs]
+    beyond = np.isinf(np.asarray(node.op.reference(Reference(node, extents), *sizes)))
+    if not beyond.any():
+        return made
+    anything = np.array([np.nan, np.inf, -np.inf], made.dtype)[rng.integers(0, 3, made.shape)]
+    return np.where(beyond, anything, made)
 
 
 def may_be_reordered(node: Node) -> bool:
