@@ -35,9 +35,8 @@ docs: $(VENV)/.dev  ## docs/ops.md, from the registry, and the pictures
 	$(BIN)/python tools/ops_reference.py
 	$(BIN)/python docs/pictures/make.py
 
-bench: $(VENV)/.examples  ## timings of this machine
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/big_graph.py
+bench: $(VENV)/.examples  ## timings beside NumPy, PyTorch, JAX and PyTensor: ARGS="--quick", ARGS="mlp attn"
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python -m benchmarks $(ARGS)
 
 test-all:  ## every Python from 3.11 up that this machine has
 	$(PYTHON) tools/test_all.py
@@ -62,7 +61,7 @@ $(PEERS)/.peers: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) build *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .venv-bench build *.egg-info out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/'

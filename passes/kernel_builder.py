@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphc.dims import Extent, product
@@ -10,6 +10,7 @@ from graphc.node import Node, Tensor
 from graphc.opdef import Kind
 from passes.cluster import Cluster, Map, Piece, Walk, input_maps, walked
 from passes.emitter import Access, Emitter, Source
+from passes.keep import Value, choose_kept
 from passes.loop_ir import Arg, Instr, LoopKernel
 from passes.program import Buffer, LoopCall, Operand, SplitCount
 from passes.stages import Stages, kept_axes
@@ -17,6 +18,27 @@ from passes.stages import Stages, kept_axes
 Canonical = Callable[[Extent], Extent]
 PartialOf = Callable[[Tensor, tuple[Extent, ...]], Buffer]
 SMALL = 16384  # elements below which a reduction of known size is not worth splitting
+
+
+class _Values:
+    """What has been emitted so far: the values of reductions, and those of the present stage."""
+
+    def __init__(self, emitter: Emitter, kept: Mapping[Value, Tensor] | None = None) -> None:
+        self.emitter = emitter
+        self.kept = kept or {}
+        self.reduced: dict[Value, int] = {}
+        self.memo: dict[Value, int] = {}
+        self.stages_of: dict[Value, list[int]] = {}  # in which each value was computed
+        self.stage = -1
+
+    def new_stage(self) -> None:
+        self.emitter.new_stage()
+        self.memo = {}
+        self.stage += 1
+
+    def is_kept(self, key: Value) -> bool:
+        """Whether an earlier stage has put the value in memory."""
+        return key in self.kept and key in self.stages_of
 
 
 class KernelBuilder:
@@ -42,47 +64,48 @@ class KernelBuilder:
         if self._is_split():
             return [self._build_split(partial_of), self._build_combination(partial_of)]
         self._partial_of = partial_of
-        emitter = Emitter(self._frame, self._canonical)
-        values: dict[tuple[Tensor, Map], int] = {}
+        values = self._emitted({})
+        kept = choose_kept(self._cluster, self._stages, values.stages_of, self._buffer_of)
+        if kept:
+            values = self._emitted(kept)
+        return [self._finish(values.emitter, split=False)]
+
+    def _emitted(self, kept: Mapping[Value, Tensor]) -> _Values:
+        """All stages. ``kept`` are values that a later stage needs again, with the outputs whose memory holds them
+        until then.
+        """
+        values = _Values(Emitter(self._frame, self._canonical), kept)
         for stage in range(self._stages.count()):
-            emitter.new_stage()
-            self._emit_stage(emitter, stage, values)
-        return [self._finish(emitter, split=False)]
+            values.new_stage()
+            self._emit_stage(values, stage)
+        return values
 
     # Stages.
 
-    def _emit_stage(self, emitter: Emitter, stage: int, reduced: dict[tuple[Tensor, Map], int]) -> None:
-        memo: dict[tuple[Tensor, Map], int] = {}
+    def _emit_stage(self, values: _Values, stage: int) -> None:
         for tensor, out in self._stages.reductions():
             if self._stages.of(tensor, out) == stage + 1:
-                reduced[tensor, out] = self._emit_reduce(emitter, tensor, out, memo, reduced)
+                values.reduced[tensor, out] = self._emit_reduce(values, tensor, out)
         for total, out in self._cluster.totals.items():  # what they read is read before the first store, too
             if self._stages.totals_at(total, out) - self._stages.sums_row(total, out) == stage:
-                self._value(emitter, total.node.inputs[0], out, memo, reduced)
-        self._emit_stores(emitter, [stage], memo, reduced)
+                self._value(values, total.node.inputs[0], out)
+        self._emit_stores(values, [stage])
         for total, out in self._cluster.totals.items():
-            self._emit_total(emitter, stage, total, out, memo, reduced)
+            self._emit_total(values, stage, total, out)
 
-    def _emit_total(
-        self,
-        emitter: Emitter,
-        stage: int,
-        total: Tensor,
-        out: Map,
-        memo: dict[tuple[Tensor, Map], int],
-        reduced: dict[tuple[Tensor, Map], int],
-    ) -> None:
+    def _emit_total(self, values: _Values, stage: int, total: Tensor, out: Map) -> None:
         """What a stage does for a total: sum along the row where that is due, and add to the block's partial result."""
+        emitter = values.emitter
         value, combine = total.node.inputs[0], total.node.op.reduce
         last = self._stages.totals_at(total, out)
         if self._stages.sums_row(total, out):
             row = (total, out)  # no other value of the cluster has this key: the total is made elsewhere
             if stage == last - 1:
-                summed = self._value(emitter, value, out, memo, reduced)
-                reduced[row] = emitter.append("reduce", total.dtype, (summed,), combine)
-            number = reduced.get(row, -1)
+                summed = self._value(values, value, out)
+                values.reduced[row] = emitter.append("reduce", total.dtype, (summed,), combine)
+            number = values.reduced.get(row, -1)
         else:
-            number = self._value(emitter, value, out, memo, reduced) if stage == last else -1
+            number = self._value(values, value, out) if stage == last else -1
         if stage == last:
             kept = kept_axes(total, out)
             wide = [a for a in kept if self._frame[a] != 1]
@@ -94,64 +117,53 @@ class KernelBuilder:
     def _columns_after(self, kept: Sequence[int], axis: int) -> Extent:
         return self._canonical(product(self._frame[a] for a in kept if a > axis))
 
-    def _emit_stores(
-        self,
-        emitter: Emitter,
-        stages: Sequence[int],
-        memo: dict[tuple[Tensor, Map], int],
-        reduced: dict[tuple[Tensor, Map], int],
-    ) -> None:
+    def _emit_stores(self, values: _Values, stages: Sequence[int]) -> None:
         """Everything is read before the first store: an output may lie over what another one reads."""
         outputs = [(t, m, piece) for t, m, piece in self._stages.outputs() if self._stages.stores_at(t, m) in stages]
-        values = [self._value(emitter, t, m, memo, reduced) for t, m, _ in outputs]
-        for (tensor, out, piece), value in zip(outputs, values, strict=True):
-            self._store(emitter, tensor, out, value, piece)
+        numbers = [self._value(values, t, m) for t, m, _ in outputs]
+        for (tensor, out, piece), number in zip(outputs, numbers, strict=True):
+            self._store(values.emitter, tensor, out, number, piece)
 
-    def _emit_reduce(
-        self,
-        emitter: Emitter,
-        tensor: Tensor,
-        out: Map,
-        memo: dict[tuple[Tensor, Map], int],
-        reduced: dict[tuple[Tensor, Map], int],
-    ) -> int:
+    def _emit_reduce(self, values: _Values, tensor: Tensor, out: Map) -> int:
         node = tensor.node
         (inner,) = input_maps(node, out, self._reduced)
-        value = self._value(emitter, node.inputs[0], inner, memo, reduced)
-        return emitter.append("reduce", tensor.dtype, (value,), node.op.reduce)
+        value = self._value(values, node.inputs[0], inner)
+        return values.emitter.append("reduce", tensor.dtype, (value,), node.op.reduce)
 
-    def _value(
-        self,
-        emitter: Emitter,
-        tensor: Tensor,
-        out: Map,
-        memo: dict[tuple[Tensor, Map], int],
-        reduced: dict[tuple[Tensor, Map], int],
-    ) -> int:
+    def _value(self, values: _Values, tensor: Tensor, out: Map) -> int:
         key = (tensor, out)
-        found = reduced.get(key)
+        found = values.reduced.get(key)
         if found is None:
-            found = memo.get(key)
+            found = values.memo.get(key)
         if found is not None:
             return found
-        node = tensor.node
-        if node not in self._cluster.nodes:
-            found = self._load(emitter, tensor, out)
+        if tensor.node not in self._cluster.nodes:
+            found = self._load(values.emitter, tensor, out)
+        elif values.is_kept(key):
+            found = self._load(values.emitter, values.kept[key], out, "")
         else:
-            maps = input_maps(node, out, self._reduced)
-            values: list[Any] = []
-            if node.op.kind is Kind.GATHER:
-                source = node.inputs[0]
-                values.append(Source(self._buffer_of(source), source.shape))
-            for t, m in list(zip(node.inputs, maps, strict=True))[len(values) :]:
-                values.append(self._value(emitter, t, m, memo, reduced))
-            if node.op.kind is Kind.VIEW:
-                found = values[0]
-            else:
-                assert node.op.emit is not None
-                emitter.map, emitter.node = out, node
-                found = node.op.emit(emitter, node.attrs, *values)
-        memo[key] = found
+            found = self._computed(values, tensor, out)
+            values.stages_of.setdefault(key, []).append(values.stage)
+            if key in values.kept:
+                self._store(values.emitter, values.kept[key], out, found, None)
+        values.memo[key] = found
+        return found
+
+    def _computed(self, values: _Values, tensor: Tensor, out: Map) -> int:
+        node = tensor.node
+        maps = input_maps(node, out, self._reduced)
+        operands: list[Any] = []
+        if node.op.kind is Kind.GATHER:
+            source = node.inputs[0]
+            operands.append(Source(self._buffer_of(source), source.shape))
+        for t, m in list(zip(node.inputs, maps, strict=True))[len(operands) :]:
+            operands.append(self._value(values, t, m))
+        if node.op.kind is Kind.VIEW:
+            found: int = operands[0]
+            return found
+        assert node.op.emit is not None
+        values.emitter.map, values.emitter.node = out, node
+        found = node.op.emit(values.emitter, node.attrs, *operands)
         return found
 
     # Memory.
@@ -169,8 +181,8 @@ class KernelBuilder:
                     strides[walk.axis] = strides[walk.axis] + walk.step * stride
         return Access(self._buffer_of(tensor), tuple(strides), offset=self._canonical(offset))
 
-    def _load(self, emitter: Emitter, tensor: Tensor, out: Map) -> int:
-        return emitter.append("load", tensor.dtype, (), emitter.access(self._access(tensor, out), "r"))
+    def _load(self, emitter: Emitter, tensor: Tensor, out: Map, mode: str = "r") -> int:
+        return emitter.append("load", tensor.dtype, (), emitter.access(self._access(tensor, out), mode))
 
     def _store(self, emitter: Emitter, tensor: Tensor, out: Map, value: int, piece: Piece | None) -> None:
         target = tensor
@@ -203,16 +215,15 @@ class KernelBuilder:
 
     def _build_split(self, partial_of: PartialOf) -> LoopCall:
         """The kernel that reduces slices of the reduced range to partial results."""
-        emitter = Emitter(self._frame, self._canonical)
-        emitter.new_stage()
-        memo: dict[tuple[Tensor, Map], int] = {}
-        reductions = self._stages.reductions()
-        values = [self._emit_reduce(emitter, t, m, memo, {}) for t, m in reductions]
-        self._emit_stores(emitter, [0], memo, {})
+        values = _Values(Emitter(self._frame, self._canonical))
+        values.new_stage()
+        emitter, reductions = values.emitter, self._stages.reductions()
+        partials = [self._emit_reduce(values, t, m) for t, m in reductions]
+        self._emit_stores(values, [0])
         emitter.new_stage()
         outer = [a for a in self._cluster.outer if self._frame[a] != 1]
         along = tuple(1 if a in outer else 0 for a in range(len(self._frame)))
-        for (tensor, _), value in zip(reductions, values, strict=True):
+        for (tensor, _), value in zip(reductions, partials, strict=True):
             access = Access(partial_of(tensor, self._columns(outer)), along, per_split=True)
             emitter.append("store", tensor.dtype, (value,), emitter.access(access, "w"))
         return self._finish(emitter, split=True)
@@ -224,19 +235,19 @@ class KernelBuilder:
         """The kernel that combines partial results, and goes on with what reads them. It runs over (split, columns):
         the first reduced axis of the frame stands for the split.
         """
-        emitter = Emitter(self._frame, self._canonical)
-        emitter.new_stage()
+        values = _Values(Emitter(self._frame, self._canonical))
+        values.new_stage()
+        emitter = values.emitter
         outer = [a for a in self._cluster.outer if self._frame[a] != 1]
         columns, over = self._columns(outer), self._reduced[0]
-        combined: dict[tuple[Tensor, Map], int] = {}
         for tensor, out in self._stages.reductions():
             buffer = partial_of(tensor, columns)
             strides = [self._columns_after(outer, a) if a in outer else 0 for a in range(len(self._frame))]
             strides[over] = product(columns)
             load = emitter.append("load", buffer.dtype, (), emitter.access(Access(buffer, tuple(strides)), "r"))
-            combined[tensor, out] = emitter.append("reduce", buffer.dtype, (load,), tensor.node.op.reduce)
-        emitter.new_stage()
-        self._emit_stores(emitter, range(1, self._stages.count()), {}, combined)
+            values.reduced[tensor, out] = emitter.append("reduce", buffer.dtype, (load,), tensor.node.op.reduce)
+        values.new_stage()
+        self._emit_stores(values, range(1, self._stages.count()))
         splits = SplitCount(buffer)
         return self._finish(emitter, split=False, replaced={over: splits}, dropped=set(self._reduced) - {over})
 

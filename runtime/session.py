@@ -105,6 +105,7 @@ class Session:
         self._lock = threading.RLock()
         self._steps: weakref.WeakValueDictionary[Any, Step] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[Any, Step] = OrderedDict()
+        self._newest: Any = None
         self._compiled = 0
         self._runs = 0
         self._running = False
@@ -120,10 +121,8 @@ class Session:
         nothing. Raises ``FetchError``, ``FeedError``, ``SessionError``, ``IndexRangeError``, ``NumericsError``.
         """
         key = cache_key(fetches)
-        try:
-            step = self._recent[key]
-            self._recent.move_to_end(key)
-        except KeyError:
+        step = self._recent.get(key)
+        if step is None or key != self._newest:
             with self._lock:
                 step = self._step(fetches, key)
         return step.run_feeds(_NO_FEEDS if feeds is None else feeds)
@@ -152,7 +151,7 @@ class Session:
             step = Step(self, flat, plan, program, self._store)
             self._steps[key] = step
             self._compiled += 1
-        self._recent[key] = step
+        self._recent[key], self._newest = step, key
         self._recent.move_to_end(key)
         if len(self._recent) > STEPS:
             self._recent.popitem(last=False)

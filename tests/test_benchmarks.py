@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +91,11 @@ def test_nothing_is_met_without_a_time_of_ours_and_nothing_judged_without_a_peer
 
 
 # Showing.
+
+
+def test_small_ratios_keep_two_digits() -> None:
+    row = a_row("chain", {"graphc": 1.0, "numpy": 400.0, "jax": 3.0}, {"ratio": 0.5, "against": []})
+    assert cells(report.table(a_record(row)), 0)[2:5] == ["0.003", "0.33", "0.33"]
 
 
 def test_table() -> None:
@@ -260,13 +267,13 @@ def test_every_side_gets_the_same_aligned_arrays() -> None:
 
 def test_a_turn_counts_batches_of_short_calls() -> None:
     side = worker.Worker("numpy", 1)
-    side.build("tiny step", WORKLOADS["tiny step"].small)
+    side.build("tiny-step", WORKLOADS["tiny-step"].small)
     times = side.turn(0.01)["times"]
     assert len(times) >= worker.LEAST
     assert all(t > 0 for t in times)
 
 
-def test_a_worker_answers_errors_and_goes_on_after_a_timeout() -> None:
+def test_a_worker_answers_errors_and_goes_on_after_an_end_or_a_timeout() -> None:
     process = Process("numpy", sys.executable, 1, timeout=60)
     sizes = dict(WORKLOADS["seed"].small)
     try:
@@ -275,6 +282,10 @@ def test_a_worker_answers_errors_and_goes_on_after_a_timeout() -> None:
         answer = process.ask("build", workload="seed", sizes=sizes)
         assert list(answer["digests"]) == ["loss"]
         assert process.versions["numpy"] == np.__version__
+        os.kill(process._process.pid, signal.SIGKILL)
+        with pytest.raises(SideError, match="was killed"):
+            process.ask("turn", seconds=0.1)
+        process.ask("build", workload="seed", sizes=sizes)
         process.timeout = 0.0
         with pytest.raises(SideError, match="gave no answer within 0 s"):
             process.ask("turn", seconds=0.5)
@@ -346,7 +357,7 @@ def test_memory_rows() -> None:
 def test_what_is_asked_for() -> None:
     assert set(arguments([]).workloads) == {*WORKLOADS, *EXTRAS}
     assert arguments(["--quick"]).workloads == list(WORKLOADS)
-    assert arguments(["big graph", "--quick"]).workloads == ["big graph"]
+    assert arguments(["big-graph", "--quick"]).workloads == ["big-graph"]
     assert arguments(["mlp", "--peers", "numpy"]).peers == ["numpy"]
     with pytest.raises(SystemExit):
         arguments(["no such workload"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from graphc import ops
-from graphc.dtypes import DType, bool_
+from graphc.dims import Extent
+from graphc.dtypes import DType, bool_, int64
 from graphc.node import Node, Tensor
 from graphc.ops.comparison import (
     EQUAL,
@@ -18,7 +21,10 @@ from graphc.ops.comparison import (
     WHERE,
 )
 from graphc.ops.elementwise import ASTYPE, STOP_GRADIENT
-from passes.matching import Context, fitted
+from graphc.ops.indexing import CHECK_INDEX
+from graphc.ops.leaf import ARANGE
+from graphc.ops.reduce import SUM
+from passes.matching import Context, either_way, fitted
 from passes.simplify.rules import RULES
 
 _TOTAL = {EQUAL: ops.not_equal, NOT_EQUAL: ops.equal}  # NaN is unequal to everything, so one of the two holds
@@ -127,3 +133,41 @@ def _holds(wide: DType, narrow: DType) -> bool:
     if wide.kind == "f":
         return bool(np.iinfo(narrow).max <= 2 ** (np.finfo(wide).nmant + 1))
     return wide.kind in "iu" and bool(np.can_cast(narrow, wide))
+
+
+@RULES.on(SUM)
+def sum_of_one_hot(node: Node, context: Context) -> Tensor | None:
+    """sum(where(i == 0, 1, 2, ..., x, 0)) = x + 0.0, for an index i that is in range and an x that does not vary: zeros
+    add nothing but the sign of a zero
+    """
+    axes, keep = node.attrs["axis"], node.attrs["keepdims"]
+    choice = context.made_by(node.inputs[0], WHERE)
+    if choice is None or len(axes) != 1 or context.value(choice.inputs[2]) != 0:
+        return None
+    (axis,), shape = axes, choice.outputs[0].shape
+    x = choice.inputs[1]
+    place = axis - (len(shape) - x.ndim)
+    if place >= 0 and x.shape[place] != 1 or not _is_one_hot(choice.inputs[0], axis, shape, context):
+        return None
+    if place >= 0 and not keep:
+        x = ops.squeeze(x, place)
+    return fitted(x if x.dtype.kind != "f" else x + 0.0, node)
+
+
+def _is_one_hot(condition: Tensor, axis: int, shape: Sequence[Extent], context: Context) -> bool:
+    """Whether exactly one element of ``condition`` is true along ``axis`` of ``shape``."""
+    equality = context.made_by(condition, EQUAL)
+    if equality is None:
+        return False
+    for index, count in either_way(equality):
+        checked, _ = context.moved(index)
+        counted, _ = context.moved(count)
+        if checked.node.op is not CHECK_INDEX or counted.node.op is not ARANGE or counted.dtype != int64:
+            continue
+        extent = counted.shape[0]
+        along = len(shape) - count.ndim
+        moves = [e for a, e in enumerate(count.shape) if e != 1 or a + along == axis]
+        still = index.ndim + axis < len(shape) or index.shape[axis - len(shape)] == 1
+        if still and moves == [extent] and checked.node.attrs["extent"] == extent == shape[axis]:
+            return True
+    return False

@@ -11,6 +11,7 @@ from rewrite_checks import applied, computing, evaluated, graph_of, run, same_bi
 
 import graphc as gc
 from graphc import ops
+from graphc.dims import Extent
 from graphc.node import Tensor, make_node
 from graphc.opdef import OpDef
 from passes.simplify import RULES, simplify
@@ -145,7 +146,13 @@ def _both(condition: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
     return choose(condition)
 
 
-EXACT: dict[str, tuple[str, Sequence[str], Build, Sequence[str]]] = {
+def one_of(rows: Extent, extent: int) -> gc.Tensor:
+    """For each row another index, as a loss has them from its labels."""
+    index = ops.check_index(ops.arange(rows) % extent, extent)
+    return ops.equal(index[:, None], ops.arange(extent))
+
+
+EXACT: dict[str, tuple[str, Sequence[str], Build, Sequence[str] | None]] = {
     "x * -1": ("times_minus_one", (*FLOAT, *SIGNED), lambda x, y: x * -1, ["negative"]),
     "-1 * x": ("times_minus_one", (*FLOAT, *SIGNED), lambda x, y: -1 * x, ["negative"]),
     "x / -1": ("times_minus_one", FLOAT, lambda x, y: x / -1, ["negative"]),
@@ -170,6 +177,12 @@ EXACT: dict[str, tuple[str, Sequence[str], Build, Sequence[str]]] = {
     "(i + 100) + 100": ("integer_constants", INTEGERS, lambda x, y: (x + 100) + 100, ["add"]),
     "3 * (i * 50)": ("integer_constants", INTEGERS, lambda x, y: 3 * (x * 50), ["multiply"]),
     "x * x": ("multiply_by_itself", NUMBERS, lambda x, y: x * x, ["square"]),
+    "sum(where(i == 0, 1, ..., x, 0))": (
+        "sum_of_one_hot", (*FLOAT, "int64", "uint64"), lambda x, y: ops.sum(ops.where(one_of(x.shape[0], 5), x[:, None], 0), 1), None,
+    ),
+    "sum(where(0, 1, ... == i, x, -0))": (
+        "sum_of_one_hot", FLOAT, lambda x, y: ops.sum(ops.where(one_of(x.shape[0], 3), x[:, None], -0.0), -1), None,
+    ),
     "|-x|": ("even_function", (*FLOAT, *SIGNED), lambda x, y: abs(-x), ["abs"]),
     "(-x)**2": ("even_function", NUMBERS, lambda x, y: ops.square(ops.negative(x)), ["square"]),
     "|x|**2": ("even_function", (*FLOAT, *SIGNED), lambda x, y: ops.square(abs(x)), ["square"]),
@@ -219,6 +232,24 @@ def test_compiled(dtype: str) -> None:
             same_bits(mine, theirs)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
+
+
+def test_what_is_no_sum_of_a_one_hot_choice() -> None:
+    x, i = gc.placeholder((4, 5), name="x"), gc.placeholder((4,), "int64", name="i")
+    checked = ops.check_index(i, 5)[:, None]
+    same = ops.equal(checked, ops.arange(5))
+    bytes_ = ops.equal(ops.astype(checked, "uint8"), ops.arange(5, "uint8"))
+    for y in (
+        ops.sum(ops.where(same, x, 0), 1),  # x varies
+        ops.sum(ops.where(same, x[:, :1], 0), 0),  # along another axis
+        ops.sum(ops.where(same, x[:, :1], 1), 1),  # not zeros
+        ops.sum(ops.where(ops.equal(i[:, None], ops.arange(5)), x[:, :1], 0), 1),  # perhaps not in range
+        ops.sum(ops.where(ops.equal(ops.check_index(i, 7)[:, None], ops.arange(5)), x[:, :1], 0), 1),
+        ops.sum(ops.where(bytes_, x[:, :1], 0), 1),  # counts that wrap around might hit twice
+    ):
+        assert "sum_of_one_hot" not in applied(simplify, y)[1]
+    kept = ops.sum(ops.where(same, x[:, :1], 0), 1, keepdims=True)
+    assert applied(simplify, kept)[1] == {"sum_of_one_hot": 1}
 
 
 def test_a_square_is_rounded_correctly() -> None:

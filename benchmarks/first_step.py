@@ -1,0 +1,67 @@
+"""What compiling costs: the first step of a workload in a new process, and one of another batch size after it.
+
+    python -m benchmarks.first_step SIDE THREADS
+
+The time begins when the library (the language, in graphc's case) is imported and the arrays are there, and ends with
+the first step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from benchmarks.process import settle
+
+WORKLOAD = "mlp"
+OTHER_BATCH = 192
+CACHES = {
+    "GRAPHC_CACHE_DIR": "graphc", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton",
+    "JAX_COMPILATION_CACHE_DIR": "jax",
+}  # fmt: skip  # folders under the one given, by variable
+
+
+def cache_variables(folder: str) -> dict[str, str]:
+    """The environment in which every side keeps what it compiles under ``folder``."""
+    kept = {variable: os.path.join(folder, name) for variable, name in CACHES.items()}
+    kept["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    kept["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    kept["PYTENSOR_FLAGS"] = f"base_compiledir={os.path.join(folder, 'pytensor')}"
+    return kept
+
+
+def measure(side: str, threads: int) -> dict[str, float]:
+    """Seconds of the first step and of one of another batch size, and kernels that the second compiled."""
+    from benchmarks.sides import OURS, SIDES
+    from benchmarks.workloads import WORKLOADS
+
+    row = WORKLOADS[WORKLOAD]
+    arrays = row.arrays(row.sizes)
+    others = row.arrays({**row.sizes, "batch": OTHER_BATCH})
+    module = SIDES[side].load()
+    module.start(threads, SIDES[side].variant)
+    start = time.perf_counter()
+    case = getattr(module, row.case)(arrays, row.sizes, **row.options)
+    case.call()
+    first = time.perf_counter() - start
+    compiled = case.facts().get("compiled", 0) if side == OURS else 0  # the facts of others compile once more
+    start = time.perf_counter()
+    assert case.again is not None
+    case.again(others)
+    second = time.perf_counter() - start
+    compiled = case.facts().get("compiled", 0) - compiled if side == OURS else 0
+    return {"first": first, "second": second, "compiled": compiled}
+
+
+def main() -> None:
+    threads = int(sys.argv[2])
+    settle(threads)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    print(json.dumps(measure(sys.argv[1], threads)), file=answers)
+
+
+if __name__ == "__main__":
+    main()
