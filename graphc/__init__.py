@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-from graphc import _log, data, errors, init, nn, optim, random
+from graphc import _log, data, errors, hints, init, nn, optim, random
 from graphc._version import __version__
 from graphc.custom import custom_gradient
 from graphc.dims import Dim, dim
@@ -203,7 +204,7 @@ def _check_not_shadowed(package: str) -> None:
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+        raise hints.missing(sys.modules[__name__], "graphc", name, __all__)
     module, attribute = _LAZY[name]
     for package in ("passes", "runtime"):
         _check_not_shadowed(package)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, Union
 
 from graphc.errors import DTypeError
+from graphc.symbolic import SymbolicValue
 
 _serial = itertools.count()
 
@@ -74,7 +75,7 @@ def _atom_key(atom: Atom) -> tuple[int, str, int]:
     return (0, atom.name, atom.serial) if isinstance(atom, Symbol) else (1, str(atom), 0)
 
 
-class Dim:
+class Dim(SymbolicValue):
     """A non-constant polynomial over symbols, in normal form. Immutable and hashable by value."""
 
     __slots__ = ("_hash", "terms")
@@ -126,9 +127,6 @@ class Dim:
 
     def __rfloordiv__(self, other: int) -> Extent:
         return exact_div(other, self) if _is_extent(other) else NotImplemented
-
-    def __int__(self) -> int:
-        raise TypeError(f"the extent {self} is symbolic; its value is known only when data is fed")
 
     def __repr__(self) -> str:
         return str(self)

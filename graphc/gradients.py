@@ -130,10 +130,13 @@ def _cotangents(ys: Sequence[Tensor], grad_ys: Any, *, alone: bool) -> list[Tens
         return [ones_like(y) for y in ys]
     several = isinstance(grad_ys, (list, tuple))
     if several and alone:
-        several = len(grad_ys) == 1 and isinstance(grad_ys[0], Tensor)
+        several = len(grad_ys) == 1 and (grad_ys[0] is None or isinstance(grad_ys[0], Tensor))
     given = list(grad_ys) if several else [grad_ys]
     if len(given) != len(ys):
         raise GradientError(f"gradients: {len(ys)} ys need as many grad_ys, got {len(given)}")
+    for place, g in enumerate(given):
+        if g is None:
+            raise GradientError(f"gradients: grad_ys[{place}] is None; write graphc.ones_like(y) to weight that y by 1")
     return [_cotangent(y, g) for y, g in zip(ys, given, strict=True)]
 
 

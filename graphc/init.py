@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from graphc.errors import ArgumentError
+
 Array = np.ndarray[Any, Any]
 
 
@@ -45,7 +47,9 @@ class _Uniform:
     high: float
 
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator) -> Array:
-        return rng.uniform(self.low, self.high, shape).astype(dtype)
+        drawn = rng.uniform(self.low, self.high, shape).astype(dtype)
+        # Rounding to the dtype can reach high. It does so for half of the last gap, and low had only half of the first.
+        return np.where(drawn >= float(self.high), dtype.type(self.low), drawn)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -90,12 +94,18 @@ def constant(value: float) -> Initializer:
 
 
 def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
-    """Normal with the given mean and standard deviation."""
+    """Normal with the given mean and standard deviation. Raises ``ArgumentError`` for a negative ``std``."""
+    if not std >= 0:
+        raise ArgumentError(f"init.normal: std must be at least 0, got {std}")
     return _Normal(mean, std)
 
 
 def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
-    """Uniform in ``[low, high)``."""
+    """Uniform in ``[low, high)``. Raises ``ArgumentError`` when low exceeds high, or their difference is infinite."""
+    if not low <= high:
+        raise ArgumentError(f"init.uniform: low must not exceed high, got low={low} and high={high}")
+    if not math.isfinite(high - low):
+        raise ArgumentError(f"init.uniform: high - low must be finite, got low={low} and high={high}")
     return _Uniform(low, high)
 
 

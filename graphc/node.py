@@ -10,13 +10,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from graphc.dims import Extent
 from graphc.dtypes import DType
 from graphc.errors import ScopeError, SymbolicError
+from graphc.hints import missing
 from graphc.opdef import Attrs, Constraint, Inference, OpDef
 from graphc.operators import Operators
 from graphc.scope import Body, current_body
@@ -219,6 +220,11 @@ class Tensor(Operators):
         from graphc import export
 
         return str(export.svg(self))
+
+    if not TYPE_CHECKING:  # a type checker shall find fault with unknown names itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise missing(self, "Tensor", name, dir(Tensor))
 
     __hash__ = object.__hash__
 

@@ -20,8 +20,17 @@ Attrs: TypeAlias = Mapping[str, Any]
 Vjp: TypeAlias = "Callable[[Node, Tensor], Sequence[Tensor | None]]"
 
 
-# Two extents that must be equal; or one, with None, that must be at least 1.
-Constraint: TypeAlias = "tuple[Extent, Extent | None]"
+class Constraint(tuple[Extent, "Extent | None"]):
+    """Two extents that must be equal; or one, with None, that must be at least 1. Equal pairs are one constraint;
+    ``what`` says in messages which extents they are.
+    """
+
+    what: str
+
+    def __new__(cls, a: Extent, b: Extent | None, what: str) -> Constraint:
+        pair = super().__new__(cls, (a, b))
+        pair.what = what
+        return pair
 
 
 class Kind(enum.Enum):
@@ -163,7 +172,7 @@ class Inference:
             return a
         if isinstance(a, int) and isinstance(b, int):
             raise self.fail(f"{what} must be equal, got {a} and {b}")
-        self.constraints.append((a, b))
+        self.constraints.append(Constraint(a, b, what))
         if isinstance(a, int) or isinstance(b, int):
             return a if isinstance(a, int) else b
         return b if str(a).startswith("?") else a
@@ -173,7 +182,7 @@ class Inference:
         if extent == 0:
             raise self.fail(f"{what} has no elements")
         if not isinstance(extent, int):
-            self.constraints.append((extent, None))
+            self.constraints.append(Constraint(extent, None, what))
 
     def broadcast(self, shapes: Sequence[tuple[Extent, ...]]) -> tuple[Extent, ...]:
         """NumPy's broadcasting. An extent written 1 broadcasts; a symbolic one must equal what it meets."""
@@ -193,13 +202,14 @@ class Inference:
             result.append(extent)
         return tuple(result)
 
-    def require_dtype(self, kinds: str, what: str = "operands") -> None:
-        """Every input's dtype kind must be one of ``kinds`` (b, i, u, f)."""
+    def require_dtype(self, kinds: str, what: str = "operands", instead: str = "") -> None:
+        """Every input's dtype kind must be one of ``kinds`` (b, i, u, f); ``instead`` says how to get there."""
         for tensor in self.inputs:
             if tensor.dtype.kind not in kinds:
                 names = {"b": "bool", "i": "signed integer", "u": "unsigned integer", "f": "float"}
                 wanted = " or ".join(names[k] for k in kinds)
-                raise self.fail(f"{what} must be {wanted}, got {tensor.dtype}", DTypeError)
+                advice = instead and f"; {instead}"
+                raise self.fail(f"{what} must be {wanted}, got {tensor.dtype}{advice}", DTypeError)
 
 
 class Reference:

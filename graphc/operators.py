@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from graphc.dtypes import DTypeLike
 from graphc.errors import DTypeError, SymbolicError
+from graphc.hints import OTHER_NAMES
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,12 +28,6 @@ def _binary(name: str, x: Any, y: Any) -> Tensor:
 def _unary(name: str, x: Any) -> Tensor:
     found: Tensor = getattr(_ops(), name)(x)
     return found
-
-
-# NumPy's older names, and graphc's, which are those of the Array API standard.
-_OTHER_NAME = {
-    "amax": "max", "amin": "min", "transpose": "permute_dims", "concatenate": "concat", "cumsum": "cumulative_sum",
-}  # fmt: skip
 
 
 class Operators:
@@ -203,7 +198,7 @@ class Operators:
         name = function.__name__
         if name in ("shape", "ndim"):
             return getattr(self, name)
-        ours = _OTHER_NAME.get(name, name)
+        ours = OTHER_NAMES.get(name, name)
         known = ours in _ops().__all__
         advice = f"Use graphc.{ours}(), which builds a node" if known else "Compose it of graphc's functions"
         whole = f"{function.__module__}.{name}()"

@@ -41,9 +41,9 @@ from graphc.ops import (
     square,
     where,
 )
-from graphc.ops.leaf import as_extent, as_shape, as_tensor, extent_value, scalar
+from graphc.ops.leaf import as_extent, as_tensor, extent_value, scalar
 from graphc.ops.philox import LOW32, random_bits, random_key, run_counter, uint32, uint64
-from graphc.ops.shape import normalize_axis
+from graphc.ops.shape import known_shape, normalize_axis
 
 __all__ = ["bernoulli", "bits", "categorical", "integers", "normal", "permutation", "run_counter", "uniform"]
 
@@ -55,7 +55,7 @@ def bits(shape: Sequence[Any], dtype: DTypeLike = "uint32", *, seed: int | None 
     wanted = as_dtype(dtype)
     if wanted not in (uint32, uint64):
         raise DTypeError(f"random.bits: dtype must be uint32 or uint64, got {wanted}")
-    return random_bits(random_key(seed), run_counter(), _known_shape(shape, "random.bits"), wanted, 0)
+    return random_bits(random_key(seed), run_counter(), known_shape(shape, "random.bits"), wanted, 0)
 
 
 def uniform(
@@ -65,15 +65,17 @@ def uniform(
 
     ``low`` and ``high`` are numbers, or tensors that broadcast to ``shape``; gradients flow to them. ``dtype``: by
     default that of these tensors, or float32. Raises ``ShapeError``, ``DTypeError``, and ``ArgumentError`` for numbers
-    of which low is the larger.
+    of which low is the larger, or whose difference overflows the dtype.
     """
     what = "random.uniform"
     if is_weak(low) and is_weak(high):
         if not low <= high:
             raise ArgumentError(f"{what}: low must not exceed high, got low={low} and high={high}")
         if (low, high) == (0, 1):
-            return _unit(_known_shape(shape, what), _float_dtype(dtype, what), seed)
+            return _unit(known_shape(shape, what), _float_dtype(dtype, what), seed)
     extents, (start, end) = _parameters(shape, dtype, what, low, high)
+    if is_weak(low) and is_weak(high):
+        _check_difference(low, high, start.dtype, what)
     value = start + (end - start) * _unit(extents, start.dtype, seed)
     # Rounding can reach high itself. It does so for half of the last gap, and low had only half of the first.
     return where(equal(value, end), start, value)
@@ -132,7 +134,7 @@ def integers(
     ``ShapeError``.
     """
     what = "random.integers"
-    extents, found = _known_shape(shape, what), as_dtype(dtype)
+    extents, found = known_shape(shape, what), as_dtype(dtype)
     if found.kind not in "iu":
         raise DTypeError(f"{what}: dtype must be an integer type, got {found}")
     _check_range(low, high, found, what)
@@ -255,14 +257,11 @@ def _check_range(low: Any, high: Any, dtype: DType, what: str) -> None:
         raise DTypeError(f"{what}: {low} to {last} do not fit {dtype}, whose values go from {info.min} to {info.max}")
 
 
-def _known_shape(shape: Any, what: str) -> tuple[Extent, ...]:
-    extents = as_shape(shape, what)
-    if any(e is None for e in shape):
-        raise ShapeError(
-            f"{what}: shape {tuple(shape)!r} has an extent that nothing decides; "
-            f"write a number, or an extent of a placeholder: x.shape[0]"
-        )
-    return extents
+def _check_difference(low: Any, high: Any, dtype: DType, what: str) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = np.subtract(high, low, dtype=dtype)
+    if not np.isfinite(difference):
+        raise ArgumentError(f"{what}: high - low must be finite in {dtype}, got low={low} and high={high}")
 
 
 def _float_dtype(dtype: DTypeLike | None, what: str, *values: Tensor) -> DType:
@@ -277,7 +276,7 @@ def _parameters(
     shape: Any, dtype: DTypeLike | None, what: str, *values: Any
 ) -> tuple[tuple[Extent, ...], list[Tensor]]:
     """The shape of the result, and parameters of the distribution in its dtype, which do not change that shape."""
-    extents = _known_shape(shape, what)
+    extents = known_shape(shape, what)
     given = [v if is_weak(v) else as_tensor(v, what) for v in values]
     found = _float_dtype(dtype, what, *(v for v in given if isinstance(v, Tensor)))
     tensors = [scalar(v, found) if is_weak(v) else astype(v, found) for v in given]

@@ -33,7 +33,11 @@ PARAMETER = register(
 def _infer_assign(c: Inference) -> tuple[TensorType, ...]:
     parameter, value = c.inputs
     if value.dtype != parameter.dtype:
-        raise c.fail(f"the value must have the parameter's dtype {parameter.dtype}, got {value.dtype}", DTypeError)
+        raise c.fail(
+            f"the value must have the parameter's dtype {parameter.dtype}, got {value.dtype}; "
+            f"convert with .astype({str(parameter.dtype)!r})",
+            DTypeError,
+        )
     if value.ndim != parameter.ndim:
         raise c.fail(f"the value must have the parameter's shape {parameter.shape}, got {value.shape}")
     for axis, (wanted, found) in enumerate(zip(parameter.shape, value.shape, strict=True)):
@@ -110,6 +114,11 @@ def parameter(
         found = as_dtype("float32" if dtype is None else dtype)
         initial = _initializer(value)
     else:
+        if shape is None and _is_shape(value):
+            raise ShapeError(
+                f"{what}: the tuple {value} could be a shape or values; write parameter(init, shape={value}) for a "
+                f"first value of that shape, or parameter({list(value)}) for these values"
+            )
         if dtype is None and isinstance(value, (list, tuple)):
             dtype = as_array(value, what).dtype
             dtype = "float32" if dtype.kind in "iu" else dtype  # lists give float32; an array keeps its dtype
@@ -123,6 +132,13 @@ def parameter(
         raise ScopeError(f"{what}: a parameter is made outside loop and branch bodies, and used inside them")
     attrs = attrs_of(shape=extents, dtype=found, initial=initial, trainable=bool(trainable))
     return make_node(PARAMETER, (), attrs, name).outputs[0]
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether ``value`` looks like a shape: a tuple of ints."""
+    if not isinstance(value, tuple) or not value:
+        return False
+    return all(isinstance(e, (int, np.integer)) and not isinstance(e, bool) for e in value)
 
 
 def _initializer(value: Callable[..., Any]) -> Callable[..., np.ndarray[Any, Any]]:

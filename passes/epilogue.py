@@ -108,6 +108,7 @@ def joined(gemm: GemmCall, loop: LoopCall, *, private: bool) -> GemmCall:
     """The product with ``loop`` as its epilogue. Where nothing else reads the product itself (it is ``private``), and
     the epilogue writes a tensor of the same form, they share its memory.
     """
+    loop = _by_rows(gemm, loop)
     if gemm.c.kind == "temp" and private:
         target = _overwritten(gemm.c, loop)
         if target is not None:
@@ -116,6 +117,22 @@ def joined(gemm: GemmCall, loop: LoopCall, *, private: bool) -> GemmCall:
             gemm = replace(gemm, c=loop.operands[number].buffer)
     label = f"{gemm.label}_{loop.label}"
     return replace(gemm, epilogue=loop, label=label, nodes=(*gemm.nodes, *loop.nodes))
+
+
+def _by_rows(gemm: GemmCall, loop: LoopCall) -> LoopCall:
+    """An epilogue that walks the product as one axis, as one that walks its rows, so that it can follow blocks of
+    columns.
+    """
+    kernel, rows, columns = loop.kernel, product((*gemm.batch, gemm.m)), gemm.n
+    if kernel.roles != "p" or rows == 1 or columns == 1:
+        return loop
+    operands = [replace(o, strides=(o.strides[0] * columns, o.strides[0])) for o in loop.operands]
+    args = tuple(
+        replace(a, strides="".join("0" if s == 0 else "1" if s == 1 else "s" for s in o.strides))
+        for a, o in zip(kernel.args, operands, strict=True)
+    )
+    fresh = LoopKernel("pp", args, kernel.stages, kernel.extents, kernel.guards)
+    return replace(loop, kernel=fresh, operands=tuple(operands), axes=(rows, columns))
 
 
 def _overwritten(source: Buffer, loop: LoopCall) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The memory plan: where each temporary lives in the arena, from the first call that writes it to the last that
+"""The memory plan: where each temporary lives in the arena, from the first step that writes it to the last that
 reads it.
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from passes.program import Buffer, Call, Program
+from passes.waves import Steps
 
 ALIGNMENT = 64
 FEW = 128  # buffers: planned by size within a millisecond or two
@@ -23,14 +24,15 @@ class MemoryPlan:
     largest_live: int
 
 
-def lifetimes(calls: Sequence[Call]) -> dict[Buffer, tuple[int, int]]:
-    """First and last call that touches each temporary."""
+def lifetimes(calls: Sequence[Call], steps: Steps) -> dict[Buffer, tuple[int, int]]:
+    """First and last step that touches each temporary: all calls of one step may run at the same time."""
     found: dict[Buffer, tuple[int, int]] = {}
-    for i, call in enumerate(calls):
-        for buffer in (*call.reads, *call.writes):
-            if buffer.kind in ("temp", "partial"):
-                first, _ = found.get(buffer, (i, i))
-                found[buffer] = (first, i)
+    for i, step in enumerate(steps):
+        for call in (calls[number] for number in step):
+            for buffer in (*call.reads, *call.writes):
+                if buffer.kind in ("temp", "partial"):
+                    first, _ = found.get(buffer, (i, i))
+                    found[buffer] = (first, i)
     return found
 
 
@@ -67,21 +69,21 @@ class _FreeList:
         self._free.insert(place, (offset, size))
 
 
-def plan_memory(program: Program, sizes: Mapping[int, int], few: int = FEW) -> MemoryPlan:
-    """Offsets for all temporaries; ``sizes`` are bytes by buffer id.
+def plan_memory(program: Program, sizes: Mapping[int, int], steps: Steps, few: int = FEW) -> MemoryPlan:
+    """Offsets for all temporaries; ``sizes`` are bytes by buffer id, ``steps`` the calls in the order of a run.
 
     Programs of few buffers are planned largest first, each at the lowest place that is free for its whole life
     (Y. Pisarchyk and J. Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, greedy by
     size), which comes close to the bound but takes quadratic time; longer ones by best fit along the schedule, in
     near-linear time.
     """
-    spans = lifetimes(program.calls)
+    spans = lifetimes(program.calls, steps)
     rounded_sizes = {buffer: rounded(sizes[buffer.id]) for buffer in spans}
     largest = _largest_live(spans, rounded_sizes)
     if len(spans) <= few:
         offsets, size = _by_size(spans, rounded_sizes)
     else:
-        offsets, size = _along_schedule(spans, rounded_sizes, len(program.calls))
+        offsets, size = _along_schedule(spans, rounded_sizes, len(steps))
     return MemoryPlan(offsets, size, largest)
 
 

@@ -11,6 +11,7 @@ from graphc.where import Location
 from passes.memory import lifetimes, plan_memory, rounded
 from passes.program import Buffer, Call, Program
 from passes.reporting import amount, lines_of, places, shape_text, values_text
+from passes.waves import Steps
 
 BAR = 40  # characters of the longest bar
 ROWS = 40  # of the chart; a longer schedule is drawn in steps of several calls
@@ -23,7 +24,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Holder:
-    """A temporary in the arena. It lives from call ``first`` to call ``last``; ``lines`` are those it comes from."""
+    """A temporary in the arena. It lives from step ``first`` to step ``last``; ``lines`` are those it comes from."""
 
     name: str
     op: str
@@ -37,8 +38,8 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class CallMemory:
-    """Bytes of the arena that live during one call."""
+class StepMemory:
+    """Bytes of the arena that live during one step of the run: a call, or several small ones side by side."""
 
     label: str
     live: int
@@ -49,13 +50,13 @@ class CallMemory:
 class MemoryReport:
     """The memory of one step at known extents.
 
-    ``calls``: what lives during each call. ``temporaries``: everything in the arena, the largest first. ``totals``:
+    ``steps``: what lives during each step. ``temporaries``: everything in the arena, the largest first. ``totals``:
     bytes by kind ("arena", "parameter", "constant", "feed", "output"). ``arena``: the arena's size; ``largest_live``
-    is the least it could be. ``peak`` is the number of the call at which most lives, None without temporaries.
+    is the least it could be. ``peak`` is the number of the step at which most lives, None without temporaries.
     """
 
     extents: Mapping[Symbol, int]
-    calls: tuple[CallMemory, ...]
+    steps: tuple[StepMemory, ...]
     temporaries: tuple[Holder, ...]
     totals: Mapping[str, int]
     arena: int
@@ -63,10 +64,10 @@ class MemoryReport:
 
     @property
     def peak(self) -> int | None:
-        """The first call during which most bytes live."""
+        """The first step during which most bytes live."""
         if not self.temporaries:
             return None
-        return max(range(len(self.calls)), key=lambda i: self.calls[i].live)
+        return max(range(len(self.steps)), key=lambda i: self.steps[i].live)
 
     @property
     def at_peak(self) -> tuple[Holder, ...]:
@@ -83,12 +84,12 @@ class MemoryReport:
         return "\n".join(lines)
 
     def _chart(self) -> list[str]:
-        step = -(-len(self.calls) // ROWS)
-        found = ["live in the arena during each call"]
+        step = -(-len(self.steps) // ROWS)
+        found = ["live in the arena during each step"]
         if step > 1:
             found[0] += f" (the most of every {step})"
-        for start in range(0, len(self.calls), step):
-            group = self.calls[start : start + step]
+        for start in range(0, len(self.steps), step):
+            group = self.steps[start : start + step]
             top = max(group, key=lambda c: c.live)
             bar = "#" * round(BAR * top.live / max(self.largest_live, 1))
             number = str(start) if step == 1 else f"{start}-{start + len(group) - 1}"
@@ -101,9 +102,9 @@ class MemoryReport:
         assert peak is not None
         over = 100 * (self.arena / self.largest_live - 1)
         excess = f"{over:.0f}% more" if over >= 0.5 else "no more"
-        call = self.calls[peak]
+        call = self.steps[peak]
         found = [
-            f"peak at call {peak} ({_cut(call.label, 40)}): {amount(call.live, 'B')}; the arena has "
+            f"peak at step {peak} ({_cut(call.label, 40)}): {amount(call.live, 'B')}; the arena has "
             f"{amount(self.arena, 'B')}, {excess} than must live",
         ]
         held = self.at_peak
@@ -116,41 +117,47 @@ class MemoryReport:
         return found
 
 
-def memory_report(program: Program, values: Mapping[Symbol, int], sizes: Mapping[int, int]) -> MemoryReport:
-    """The report of ``program`` at extents ``values``; ``sizes`` are the bytes of its buffers, by id, on its device."""
-    plan = plan_memory(program, sizes)
-    spans = lifetimes(program.calls)
-    temporaries = [_holder(b, span, program.calls, values, sizes, plan.offsets) for b, span in spans.items()]
+def memory_report(
+    program: Program, values: Mapping[Symbol, int], sizes: Mapping[int, int], steps: Steps
+) -> MemoryReport:
+    """The report of ``program`` at extents ``values``; ``sizes`` are the bytes of its buffers by id, and ``steps`` its
+    calls in the order of a run, on its device.
+    """
+    plan = plan_memory(program, sizes, steps)
+    spans = lifetimes(program.calls, steps)
+    grouped = [[program.calls[i] for i in step] for step in steps]
+    temporaries = [_holder(b, span, grouped, values, sizes, plan.offsets) for b, span in spans.items()]
     totals = dict.fromkeys(KINDS, 0) | {"arena": plan.size}
     for buffer in program.buffers:
         if buffer.kind in totals:
             totals[buffer.kind] += sizes[buffer.id]
     return MemoryReport(
-        dict(values), _live(program.calls, spans, sizes), tuple(sorted(temporaries, key=lambda h: -h.bytes)), totals,
+        dict(values), _live(grouped, spans, sizes), tuple(sorted(temporaries, key=lambda h: -h.bytes)), totals,
         plan.size, plan.largest_live,
     )  # fmt: skip
 
 
 def _live(
-    calls: Sequence[Call], spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[int, int]
-) -> tuple[CallMemory, ...]:
-    change = [0] * (len(calls) + 1)
+    steps: Sequence[Sequence[Call]], spans: Mapping[Buffer, tuple[int, int]], sizes: Mapping[int, int]
+) -> tuple[StepMemory, ...]:
+    change = [0] * (len(steps) + 1)
     for buffer, (first, last) in spans.items():
         change[first] += rounded(sizes[buffer.id])
         change[last + 1] -= rounded(sizes[buffer.id])
     found, live = [], 0
-    for call, delta in zip(calls, change, strict=False):
+    for calls, delta in zip(steps, change, strict=False):
         live += delta
-        found.append(CallMemory(call.label, live, lines_of(call.nodes)))
+        label = calls[0].label if len(calls) == 1 else f"{len(calls)} small calls, {calls[0].label}"
+        found.append(StepMemory(label, live, lines_of([n for call in calls for n in call.nodes])))
     return tuple(found)
 
 
 def _holder(
-    buffer: Buffer, span: tuple[int, int], calls: Sequence[Call], values: Mapping[Symbol, int],
+    buffer: Buffer, span: tuple[int, int], steps: Sequence[Sequence[Call]], values: Mapping[Symbol, int],
     sizes: Mapping[int, int], offsets: Mapping[int, int],
 ) -> Holder:  # fmt: skip
     shape = tuple(evaluate(e, values) for e in buffer.shape)
-    writer = calls[span[0]]
+    writer = next(call for call in steps[span[0]] if buffer in call.writes)
     name, op, lines = "copy", writer.label, lines_of(writer.nodes)
     if buffer.tensor is not None:
         node = buffer.tensor.node

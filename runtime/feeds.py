@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dims import Dim, Extent, Symbol, evaluate, is_polynomial, symbols
+from graphc.dims import Dim, Extent, Symbol, evaluate, is_polynomial, of_atom, symbols
 from graphc.dtypes import DType
 from graphc.errors import FeedError
 from graphc.node import Node, Tensor
@@ -49,6 +49,8 @@ def _converted(value: Any, dtype: DType, what: str) -> Array:
         raise FeedError(f"{what}: a feed is an array, got the symbolic tensor {value.describe()}; run it first")
     if isinstance(value, np.ma.MaskedArray):
         raise FeedError(f"{what}: a masked array would lose its mask; fill it first, for example with .filled(0)")
+    if value is None:
+        raise FeedError(f"{what} was fed None")
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -115,14 +117,15 @@ class FeedPlan:
         """Shapes of placeholders that are not read, where the graph needs an extent that only they have."""
         return tuple([(t, a.shape) for t, a in given.items()]) if self.takes_extents else ()
 
-    def target(self, key: Any) -> Tensor:
-        """The placeholder that ``key`` (itself or its name) stands for."""
+    def target(self, key: Any, what: str = "a feed's key is a placeholder or its name") -> Tensor:
+        """The placeholder that ``key`` (itself or its name) stands for; ``what`` says where one is expected."""
         if isinstance(key, Tensor):
             if key.node.op is not PLACEHOLDER:
                 raise FeedError(f"only placeholders can be fed, got {key.describe()}")
             return key
         if not isinstance(key, str):
-            raise FeedError(f"a feed's key is a placeholder or its name, got {key!r}")
+            shown = f"an array of shape {key.shape}" if isinstance(key, np.ndarray) else repr(key)
+            raise FeedError(f"{what}, got {shown}")
         found = self._by_name.get(key, [])
         if not found:
             known = ", ".join(sorted(self._by_name)) or "none with a name"
@@ -154,20 +157,20 @@ class FeedPlan:
                     later.append((extent, found, place))
         for extent, found, place in sorted(later, key=lambda item: _difficulty(item[0])):
             _solve_one(extent, found, place, values, source)
-        for a, b, node in self._constraints:
-            _check(a, b, node, values, source)
+        for constraint, node in self._constraints:
+            _check(constraint, node, values, source)
         unbound = [s for s in self._users if s not in values]
         if unbound:
             raise _unbound(unbound, self._users[unbound[0]])
         return values
 
 
-def _distinct_constraints(nodes: Iterable[Node]) -> list[tuple[Extent, Extent | None, Node]]:
+def _distinct_constraints(nodes: Iterable[Node]) -> list[tuple[Constraint, Node]]:
     seen: dict[Constraint, Node] = {}
     for node in nodes:
-        for pair in node.constraints:
-            seen.setdefault(pair, node)
-    return [(a, b, node) for (a, b), node in seen.items()]
+        for constraint in node.constraints:
+            seen.setdefault(constraint, node)
+    return list(seen.items())
 
 
 def _users_of_symbols(nodes: Iterable[Node]) -> dict[Symbol, Node]:
@@ -235,39 +238,56 @@ def _solve_linear(extent: Dim, symbol: Symbol, found: int, values: dict[Symbol, 
     return value if value >= 0 and fits == [True, False] else None
 
 
-def _check_nonempty(extent: Extent, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
-    if not symbols(extent) <= values.keys():
-        raise _unbound([s for s in symbols(extent) if s not in values], node)
-    if evaluate(extent, values) < 1:
-        origin = "; ".join(f"{s} is {values[s]} from {source[s]}" for s in sorted(symbols(extent), key=str))
-        operands = "".join(f"\n    {t.describe()}" for t in node.inputs)
-        raise FeedError(
-            f"{node.op.name} at {node.where} needs at least one element along {extent}, and the feeds make it "
-            f"{evaluate(extent, values)} ({origin})\n  operands:{operands}"
-        )
-
-
-def _check(a: Extent, b: Extent | None, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
-    if b is None:
-        _check_nonempty(a, node, values, source)
-        return
-    unbound = {s for e in (a, b) for s in symbols(e) if s not in values}
+def _check(constraint: Constraint, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
+    a, b = constraint
+    unbound = {s for e in (a, b) if e is not None for s in symbols(e) if s not in values}
     if unbound:
         raise _unbound(unbound, node)
     try:
-        left, right = evaluate(a, values), evaluate(b, values)
+        left = evaluate(a, values)
+        right = None if b is None else evaluate(b, values)
     except ValueError as error:
-        raise FeedError(f"{node.op.name} at {node.where}: {error}") from error
-    if left != right:
-        lines = "".join(
-            f"\n    {s} = {values[s]} from {source[s]}"
-            for e in (a, b)
-            for s in sorted(symbols(e), key=str)
-            if s in source
-        )
-        operands = "".join(f"\n    {t.describe()}" for t in node.inputs)
+        raise FeedError(f"{_maker(node)}: {error}") from error
+    if right is None:
+        if left < 1:
+            raise _too_few(constraint, node, values, source)
+    elif left != right:
+        known = [s for e in constraint if e is not None for s in sorted(symbols(e), key=str) if s in source]
+        lines = "".join(f"\n    {f'{s} = ' if _is_named(s) else ''}{values[s]} from {source[s]}" for s in known)
         raise FeedError(
-            f"{node.op.name} at {node.where} needs equal extents, and the feeds make {a} = {left} but "
-            f"{b} = {right}:{lines}\n"
-            f"  operands:{operands}"
+            f"{_maker(node)} needs equal extents, and the feeds make them {left} and {right} ({constraint.what}):"
+            f"{lines}\n  operands:{_operands(node)}"
         )
+
+
+def _too_few(
+    constraint: Constraint, node: Node, values: Mapping[Symbol, int], source: Mapping[Symbol, str]
+) -> FeedError:
+    """What to say of an extent that had to be at least 1: of ``n - 7``, that n had to be at least 8."""
+    extent, least = constraint[0], 1
+    for symbol in symbols(extent):
+        rest = extent - of_atom(symbol)
+        if isinstance(rest, int):
+            extent, least = of_atom(symbol), 1 - rest
+    count = "one element" if least == 1 else f"{least} elements"
+    along = f" along {extent}" if _is_named(extent) else ""
+    known = sorted(symbols(extent), key=str)
+    origin = "; ".join(f"{s} is {values[s]} from {source[s]}" if _is_named(s) else source[s] for s in known)
+    return FeedError(
+        f"{_maker(node)}: {constraint.what} needs at least {count}{along}, and the feeds make it "
+        f"{evaluate(extent, values)} ({origin})\n  operands:{_operands(node)}"
+    )
+
+
+def _maker(node: Node) -> str:
+    """The function that made the node, as the user knows it, and the line."""
+    return f"{node.attrs.get('what', node.op.name)} at {node.where}"
+
+
+def _operands(node: Node) -> str:
+    return "".join(f"\n    {t.describe()}" for t in node.inputs)
+
+
+def _is_named(extent: Extent | Symbol) -> bool:
+    """Whether the user gave the extent a name."""
+    return "?" not in str(extent)

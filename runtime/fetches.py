@@ -8,6 +8,7 @@ from typing import Any
 
 from graphc.errors import FetchError
 from graphc.node import Tensor
+from graphc.optim import Optimizer
 from graphc.state import Update, check_updates
 from passes.gradient import without_idle_rules
 from passes.graph import Graph
@@ -56,6 +57,8 @@ def _flatten(fetch: Any, outputs: list[Tensor], updates: list[Update], path: str
             return lambda results: tuple([item(results) for item in items])
         return lambda results: [item(results) for item in items]
     hint = "; fetch tensors themselves, not their names" if isinstance(fetch, str) else ""
+    if isinstance(fetch, Optimizer):
+        hint = f"; fetch {type(fetch).__name__}(...).minimize(loss)"
     raise FetchError(
         f"{path}: can fetch tensors, updates and nestings of them, got {type(fetch).__name__} {fetch!r}{hint}"
     )

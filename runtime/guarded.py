@@ -12,6 +12,7 @@ from graphc.dims import Symbol
 from graphc.node import Tensor
 from passes import program as lowered
 from passes.graph import Graph
+from passes.waves import Steps
 from runtime.profile import Timings
 from runtime.reference import leaf_values
 from runtime.store import ParameterStore, write_together
@@ -44,6 +45,9 @@ class GuardedProgram:
 
     def sizes(self, values: Mapping[Symbol, int]) -> Mapping[int, int]:
         return self._inner.sizes(values)
+
+    def steps(self, values: Mapping[Symbol, int]) -> Steps:
+        return self._inner.steps(values)
 
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
         """Outputs of the last of ``steps`` runs, each of which is examined."""

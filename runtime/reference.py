@@ -13,6 +13,7 @@ from graphc.node import Node, Tensor
 from graphc.opdef import Reference
 from passes.gradient import expand_gradients
 from passes.graph import Graph
+from passes.waves import Steps
 from runtime.profile import Timings
 from runtime.store import STATE, ParameterStore, write_together
 
@@ -41,6 +42,10 @@ class ReferenceProgram:
     def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
         """No buffers: NumPy allocates."""
         return {}
+
+    def steps(self, values: Mapping[Symbol, int]) -> Steps:
+        """No calls."""
+        return ()
 
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
         """Outputs of the last of ``steps`` runs, in order; parameters are updated when everything of a run has been

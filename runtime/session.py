@@ -18,6 +18,7 @@ from graphc.node import Node, Tensor
 from graphc.state import PARAMETER, Update
 from passes import program as lowered
 from passes.graph import Graph
+from passes.waves import Steps
 from runtime.feeds import FeedPlan
 from runtime.fetches import cache_key, flatten
 from runtime.numerics import CheckedProgram
@@ -40,6 +41,8 @@ class Program(Protocol):
     def program(self) -> lowered.Program | None: ...
 
     def sizes(self, values: Mapping[Symbol, int]) -> Mapping[int, int]: ...
+
+    def steps(self, values: Mapping[Symbol, int]) -> Steps: ...
 
     @property
     def runs(self) -> int: ...
@@ -174,7 +177,7 @@ class Session:
         """A copy of a parameter's value (a NumPy scalar when it is 0-d)."""
         with self._lock:
             self._check_open()
-            return np.array(self._store.array(self._store.find(parameter)))[()]
+            return np.array(self._store.array(self._store.find(parameter, "get")))[()]
 
     def set(self, parameter: Tensor | str, value: Any) -> None:
         """Replace a parameter's value. ``FeedError`` when shape or kind does not fit."""

@@ -68,8 +68,10 @@ class Step:
     def ordered(self, feeds: Sequence[Tensor | str] | Tensor | str) -> Step:
         """The same program, called with arrays for ``feeds`` in that order."""
         targets: dict[Tensor, None] = {}
-        for key in [feeds] if isinstance(feeds, (str, Tensor)) else feeds:
-            target = self._plan.target(key)
+        if isinstance(feeds, Mapping):
+            raise FeedError("compile: feeds= lists placeholders, feeds=[x, y]; arrays go to step(x_array, y_array)")
+        for key in [feeds] if isinstance(feeds, (str, Tensor, np.ndarray)) else feeds:
+            target = self._plan.target(key, "compile: feeds= lists placeholders or names")
             if target in targets:
                 raise FeedError(f"compile: placeholder {target.name!r} appears twice in feeds")
             targets[target] = None
@@ -98,11 +100,11 @@ class Step:
         return self._run(*self._converted(arrays), steps)
 
     def _converted(self, arrays: Sequence[Any]) -> tuple[list[Any], Extras]:
+        if any(isinstance(a, dict) for a in arrays):
+            raise FeedError("a step is called with arrays, in the order of its feeds; feeds by name go to session.run")
         if len(arrays) != len(self.feeds):
             names = ", ".join(t.name for t in self.feeds)
             raise FeedError(f"this step takes {len(self.feeds)} arrays ({names}), got {len(arrays)}")
-        if any(isinstance(a, dict) for a in arrays):
-            raise FeedError("a step is called with arrays, in the order of its feeds; feeds by name go to session.run")
         converted = [convert(a, t, f"placeholder {t.name!r}") for a, t in zip(arrays, self.feeds, strict=True)]
         extras = self._plan.extras({self.feeds[i]: converted[i] for i in self._unread}) if self._unread else ()
         return [converted[i] for i in self._order], extras
@@ -187,7 +189,7 @@ class Step:
         values = self._last if values is None else values
         if values is None:
             raise unknown_extents(self._plan, self.feeds, "memory_report")
-        return memory_report(program, values, self._program.sizes(values))
+        return memory_report(program, values, self._program.sizes(values), self._program.steps(values))
 
     def profile(self, n: int = 10, *arrays: Any, trace: str | os.PathLike[str] | None = None) -> Profile:
         """The time of each kernel in ``n`` runs with these arrays, after one that is not timed: print it, look at its

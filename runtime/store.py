@@ -142,23 +142,25 @@ class ParameterStore:
             return self.counter
         return self._arrays[leaf] if leaf.node.op is PARAMETER else self._keys[leaf]
 
-    def find(self, parameter: Tensor | str) -> Tensor:
-        """The parameter itself, or the one of that name; it is given its first value if the session has not met it."""
+    def find(self, parameter: Tensor | str, what: str) -> Tensor:
+        """The parameter itself, or the one of that name, for ``what``; it is given its first value if the session has
+        not met it.
+        """
         if isinstance(parameter, str):
             found = self._names.get(parameter)
             if found is None:
                 known = ", ".join(sorted(self._names)) or "none with a name"
-                raise SessionError(f"this session has met no parameter named {parameter!r}; it knows: {known}")
+                raise SessionError(f"{what}: this session has met no parameter named {parameter!r}; it knows: {known}")
             return found
         if not isinstance(parameter, Tensor) or parameter.node.op is not PARAMETER:
             shown = parameter.describe() if isinstance(parameter, Tensor) else repr(parameter)
-            raise SessionError(f"expected a parameter or its name, got {shown}")
+            raise SessionError(f"{what}: expected a parameter or its name, got {shown}")
         self.meet([parameter])
         return parameter
 
     def set(self, parameter: Tensor | str, value: Any) -> None:
         """Replace a value; ``FeedError`` if shape or kind does not fit."""
-        target = self.find(parameter)
+        target = self.find(parameter, "set")
         self._arrays[target][...] = convert(value, target, f"parameter {target.name!r}")
 
     # Files.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from graphc.hints import missing
 from graphc.nn.activation_layers import (
     ELU,
     GELU,
@@ -69,3 +73,9 @@ __all__ = [
     "log_sigmoid", "log_softmax", "logsumexp", "mish", "mse_loss", "nll_loss", "prelu", "relu", "relu6", "rms_norm",
     "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh", "tanhshrink",
 ]  # fmt: skip
+
+
+if not TYPE_CHECKING:  # a type checker shall find fault with unknown names itself
+
+    def __getattr__(name: str) -> NoReturn:
+        raise missing(sys.modules[__name__], "graphc.nn", name, __all__)

@@ -26,12 +26,12 @@ from graphc.ops import (
     logical_and,
     maximum,
     not_equal,
-    one_hot,
     permute_dims,
     stop_gradient,
     sum,
     where,
 )
+from graphc.ops.indexing import hits
 from graphc.ops.leaf import as_tensor, extent_value
 from graphc.ops.shape import normalize_axis
 
@@ -67,8 +67,8 @@ def cross_entropy(
     scores, wanted, place = _operands(what, "logits", logits, labels, axis)
     each = log_softmax(scores, place)
     if wanted.dtype.kind in "iu":
-        return _of_classes(each, wanted, place, _per_class(weight, scores, place, what), ignore_index, label_smoothing,
-                           reduction)  # fmt: skip
+        return _of_classes(what, each, wanted, place, _per_class(weight, scores, place, what), ignore_index,
+                           label_smoothing, reduction)  # fmt: skip
     if ignore_index is not None:
         raise ArgumentError(f"{what}: ignore_index names an integer label, and these are probabilities")
     wanted = astype(wanted, scores.dtype)
@@ -90,7 +90,9 @@ def nll_loss(
     scores, wanted, place = _operands(what, "log_probabilities", log_probabilities, labels, axis)
     if wanted.dtype.kind not in "iu":
         raise DTypeError(f"{what}: labels must be integers, got {wanted.describe()}")
-    return _of_classes(scores, wanted, place, _per_class(weight, scores, place, what), ignore_index, 0.0, reduction)
+    return _of_classes(
+        what, scores, wanted, place, _per_class(weight, scores, place, what), ignore_index, 0.0, reduction
+    )
 
 
 def binary_cross_entropy_with_logits(
@@ -129,12 +131,13 @@ def binary_cross_entropy(probabilities: Any, target: Any, *, weight: Any = None,
 
 
 def _of_classes(
-    each: Tensor, labels: Tensor, place: int, weight: Tensor | None, ignored: int | None, smoothing: float,
+    what: str, each: Tensor, labels: Tensor, place: int, weight: Tensor | None, ignored: int | None, smoothing: float,
     reduction: str,
 ) -> Tensor:  # fmt: skip
     """The loss for logarithms of probabilities ``each`` and integer labels."""
     kept = None if ignored is None else not_equal(labels, ignored)
-    hit = one_hot(labels if kept is None else where(kept, labels, 0), each.shape[place], "bool")
+    samples = each.shape[:place] + each.shape[place + 1 :]
+    hit = hits(labels if kept is None else where(kept, labels, 0), each.shape[place], samples, what)
     last = each.ndim - 1
     hit = permute_dims(hit, (*range(place), last, *range(place, last)))
     # Chosen, not multiplied: 0 * -inf is NaN. log_softmax subtracts the largest logit first, so that large logits of

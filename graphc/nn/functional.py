@@ -6,11 +6,11 @@ import numbers
 from typing import Any
 
 from graphc import random
-from graphc.errors import ArgumentError, DTypeError, ShapeError
+from graphc.errors import ArgumentError, ShapeError
 from graphc.node import Tensor
-from graphc.ops import where, zeros_like
+from graphc.ops import where
 from graphc.ops.elementwise import as_float
-from graphc.ops.indexing import check_index, take
+from graphc.ops.indexing import as_index, take
 from graphc.ops.leaf import as_tensor
 
 
@@ -25,22 +25,21 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, seed: int | None =
     if not training or p == 0:
         return tensor
     if p == 1:
-        return zeros_like(tensor)
+        return where(False, tensor, 0)  # zeros, and a derivative that is zero
     return where(random.bernoulli(1 - p, tensor.shape, seed=seed), tensor * (1 / (1 - p)), 0)
 
 
 def embedding(indices: Any, weight: Any) -> Tensor:
     """Rows of the matrix ``weight`` at integer ``indices``: their shape, and the rows along a new last axis.
 
-    A run with an index out of range raises ``IndexRangeError``. Raises ``DTypeError`` for indices that are not
-    integers, and ``ShapeError`` for a weight that is no matrix.
+    An index out of range raises ``IndexRangeError``, in the run if it is not known before. Raises ``DTypeError`` for
+    indices that are not integers, and ``ShapeError`` for a weight that is no matrix.
     """
-    table, places = as_tensor(weight, "embedding: weight"), as_tensor(indices, "embedding: indices")
+    table = as_tensor(weight, "embedding: weight")
     if table.ndim != 2:
         raise ShapeError(f"embedding: weight must be a matrix of rows, got {table.describe()}")
-    if places.dtype.kind not in "iu":
-        raise DTypeError(f"embedding: indices must be integers, got {places.describe()}")
-    return take(table, check_index(places, table.shape[0]), axis=0)  # negative ones do not count from the end here
+    # Negative indices do not count from the end here.
+    return take(table, as_index(indices, table.shape[0], "embedding", wrap=False), axis=0)
 
 
 def check_probability(p: Any, what: str) -> None:

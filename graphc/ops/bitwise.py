@@ -16,7 +16,7 @@ _INTEGERS = Domain(("iu", "iu"))
 
 
 def _integral(c: Inference) -> tuple[TensorType, ...]:
-    c.require_dtype("iu")
+    c.require_dtype("iu", instead="compare first for a mask, as in (x > 0) & (y > 0), or convert with .astype('int64')")
     return same_type(c)
 
 

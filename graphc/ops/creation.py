@@ -7,31 +7,45 @@ from typing import Any
 
 import numpy as np
 
+from graphc.dims import Dim
 from graphc.dtypes import DTypeLike, as_dtype
 from graphc.errors import DTypeError, ShapeError
 from graphc.node import Tensor
 from graphc.ops.comparison import equal, less_equal, where
 from graphc.ops.elementwise import astype
 from graphc.ops.leaf import arange, as_tensor, constant, zeros_like
-from graphc.ops.shape import broadcast_to, expand_dims
+from graphc.ops.shape import broadcast_to, expand_dims, known_shape
+
+_EXTENTS = (int, np.integer, Dim)
 
 
 def full(shape: Sequence[Any], value: Any, dtype: DTypeLike | None = None) -> Tensor:
     """``value``, a number, everywhere in ``shape``, whose extents may be symbolic. Python floats give float32."""
+    return _filled("full", shape, value, dtype)
+
+
+def _zeros_or_ones(what: str, shape: Any, value: int, dtype: Any) -> Tensor:
+    if isinstance(shape, _EXTENTS) and isinstance(dtype, _EXTENTS):
+        raise ShapeError(f"{what}: the shape is one tuple: {what}(({shape}, {dtype}))")
+    return _filled(what, shape, value, dtype)
+
+
+def _filled(what: str, shape: Sequence[Any], value: Any, dtype: DTypeLike | None) -> Tensor:
+    wanted = known_shape(shape, what)
     single = constant(value, dtype)
     if single.ndim:
-        raise ShapeError(f"full: the value is one number, got shape {single.shape}; use broadcast_to")
-    return broadcast_to(single, shape)
+        raise ShapeError(f"{what}: the value is one number, got shape {single.shape}; use broadcast_to")
+    return broadcast_to(single, wanted)
 
 
 def zeros(shape: Sequence[Any], dtype: DTypeLike = "float32") -> Tensor:
     """Zeros of ``shape``, whose extents may be symbolic."""
-    return full(shape, 0, dtype)
+    return _zeros_or_ones("zeros", shape, 0, dtype)
 
 
 def ones(shape: Sequence[Any], dtype: DTypeLike = "float32") -> Tensor:
     """Ones of ``shape``, whose extents may be symbolic."""
-    return full(shape, 1, dtype)
+    return _zeros_or_ones("ones", shape, 1, dtype)
 
 
 def eye(n_rows: Any, n_cols: Any = None, *, k: int = 0, dtype: DTypeLike = "float32") -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphc.bounds import lower_bound
 from graphc.dims import Extent, product
-from graphc.dtypes import DTypeLike, as_dtype, int64
+from graphc.dtypes import DTypeLike, as_dtype, bool_, int64
 from graphc.errors import DTypeError, IndexRangeError, ShapeError
 from graphc.node import Node, Tensor, TensorType, attrs_of, make_node
 from graphc.opdef import Domain, Inference, Kind, OpDef, Routine, register
@@ -22,7 +22,10 @@ from graphc.ops.shape import broadcast_to, expand_dims, normalize_axis, permute_
 
 def _infer_one_hot(c: Inference) -> tuple[TensorType, ...]:
     c.require_dtype("iu", "indices")
-    return (TensorType((*c.inputs[0].shape, c.attrs["extent"]), c.attrs["dtype"]),)
+    shape = c.inputs[0].shape
+    for axis, (wanted, found) in enumerate(zip(c.attrs.get("samples", shape), shape, strict=True)):
+        c.equal(wanted, found, f"samples and their labels along axis {axis}")
+    return (TensorType((*shape, c.attrs["extent"]), c.attrs["dtype"]),)
 
 
 def _one_hot_view(node: Node) -> Tensor:
@@ -64,8 +67,9 @@ def index_message(node: Node, low: int, high: int, extent: int) -> str:
     least = -extent if node.attrs.get("wrap") else 0
     wanted = f"must be {least} to {extent - 1}" if extent else "have nothing to point to in an axis of extent 0"
     found = f"{low} to {high}" if low < high else f"{low}"
+    kind = "labels" if "samples" in node.attrs else "indices"
     return (
-        f"{node.attrs.get('what', node.op.name)} at {node.where}: indices {wanted}, found {found}\n"
+        f"{node.attrs.get('what', node.op.name)} at {node.where}: {kind} {wanted}, found {found}\n"
         f"  operands:\n    {node.inputs[0].describe()}"
     )
 
@@ -254,6 +258,14 @@ def one_hot(indices: Any, extent: Any, dtype: DTypeLike = "float32") -> Tensor:
     return make_node(ONE_HOT, (as_tensor(indices, "one_hot"),), attrs).outputs[0]
 
 
+def hits(labels: Tensor, extent: Extent, samples: tuple[Extent, ...], what: str) -> Tensor:
+    """``one_hot`` of a loss's labels, in bool. Errors name the loss, ``what``; ``samples`` is the shape that the labels
+    must turn out to have.
+    """
+    attrs = attrs_of(extent=extent, dtype=bool_, samples=samples, what=what)
+    return make_node(ONE_HOT, (labels,), attrs).outputs[0]
+
+
 def check_index(indices: Any, extent: Any, *, wrap: bool = False, what: str = "check_index") -> Tensor:
     """``indices`` as int64. A run in which one is not within ``0 <= i < extent`` raises ``IndexRangeError``, which
     names ``what``. With ``wrap``, -1 is the last index and ``-extent`` the first.
@@ -277,9 +289,10 @@ def scatter_add(indices: Tensor, updates: Tensor, extent: Extent) -> Tensor:
     return make_node(SCATTER_ADD, (indices, updates), attrs_of(extent=extent)).outputs[0]
 
 
-def as_index(value: Any, extent: Extent, what: str) -> Tensor:
-    """Integers that point into an axis of ``extent``, as an int64 tensor of indices from 0 on. What is known when the
-    line is written is checked there; the rest, in each run. Raises ``DTypeError`` and ``IndexRangeError``.
+def as_index(value: Any, extent: Extent, what: str, *, wrap: bool = True) -> Tensor:
+    """Integers that point into an axis of ``extent``, as an int64 tensor of indices from 0 on; with ``wrap``, negative
+    ones count from the end. What is known when the line is written is checked there; the rest, in each run. Raises
+    ``DTypeError`` and ``IndexRangeError``.
     """
     if isinstance(value, list) and not np.size(value):
         value = np.zeros(np.shape(value), np.int64)
@@ -288,9 +301,9 @@ def as_index(value: Any, extent: Extent, what: str) -> Tensor:
         raise DTypeError(f"{what}: indices are integers, got {tensor.describe()}; {_instead(tensor)}")
     array = tensor.node.attrs.get("value") if tensor.node.op.name == "constant" else None
     if array is None or not isinstance(extent, int):
-        return check_index(tensor, extent, wrap=True, what=what)
-    if array.size and (int(array.min()) < -extent or int(array.max()) >= extent):
-        node = make_node(CHECK_INDEX, (tensor,), attrs_of(extent=extent, wrap=True, what=what))
+        return check_index(tensor, extent, wrap=wrap, what=what)
+    if array.size and (int(array.min()) < (-extent if wrap else 0) or int(array.max()) >= extent):
+        node = make_node(CHECK_INDEX, (tensor,), attrs_of(extent=extent, wrap=wrap, what=what))
         raise IndexRangeError(index_message(node, int(array.min()), int(array.max()), extent))
     wide = array.astype(np.int64)
     return constant(np.where(wide < 0, wide + extent, wide))

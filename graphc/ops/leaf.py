@@ -83,6 +83,8 @@ ARANGE = register(
 
 def as_shape(shape: Any, what: str) -> tuple[Extent, ...]:
     """A shape from ints, names, None and extents; ``ShapeError`` for anything else."""
+    if isinstance(shape, np.ndarray):
+        raise ShapeError(f"{what}: the shape is a tuple, got an array of shape {shape.shape}; write a.shape for it")
     if isinstance(shape, (int, np.integer, str, Dim)) or shape is None:
         raise ShapeError(f"{what}: the shape must be a tuple, got {shape!r}; write ({shape!r},) for one axis")
     return tuple(as_extent(e, f"{what}: shape {tuple(shape)!r}") for e in shape)
@@ -184,6 +186,9 @@ def extent_value(extent: Extent, dtype: DType) -> Tensor:
 
 def arange(extent: Any, dtype: DTypeLike = "int64") -> Tensor:
     """``0, 1, ..., extent - 1``; the extent may be symbolic. Shape ``(extent,)``."""
+    if isinstance(dtype, (int, np.integer, Dim)):
+        start, stop = as_extent(extent, "arange"), as_extent(dtype, "arange")
+        raise ShapeError(f"arange: takes one extent, got {start} and {stop}; write {start} + arange({stop - start})")
     attrs = attrs_of(extent=as_extent(extent, "arange"), dtype=as_dtype(dtype))
     return make_node(ARANGE, (), attrs).outputs[0]
 

@@ -20,6 +20,8 @@ from graphc.ops.rules import unbroadcast
 from graphc.ops.shape import broadcast_to, expand_dims, matrix_transpose, reshape, squeeze
 from graphc.ops.slicing import placed
 
+_INNER = "the columns of the first and the rows of the second operand"
+
 
 def _infer_matmul(c: Inference) -> tuple[TensorType, ...]:
     x, y = c.inputs
@@ -28,7 +30,7 @@ def _infer_matmul(c: Inference) -> tuple[TensorType, ...]:
     c.require_dtype("f")
     if x.ndim < 2 or y.ndim < 2:
         raise c.fail(f"needs matrices, got ranks {x.ndim} and {y.ndim}")
-    c.equal(x.shape[-1], y.shape[-2], "the columns of the first and the rows of the second operand")
+    c.equal(x.shape[-1], y.shape[-2], _INNER)
     batch = c.broadcast([x.shape[:-2], y.shape[:-2]])
     return (TensorType((*batch, x.shape[-2], y.shape[-1]), x.dtype),)
 
@@ -124,7 +126,7 @@ def matmul(x: Any, y: Any) -> Tensor:
     right = expand_dims(right, 1) if column else right
     rows = left.shape[:-1]
     if left.ndim > 2 and right.ndim == 2:
-        _infer_matmul(Inference(MATMUL, (left, right), {}))
+        Inference(MATMUL, (left, right), {}).equal(left.shape[-1], right.shape[0], _INNER)  # named as they are written
         left = reshape(left, (product(rows), left.shape[-1]))  # one product of many rows, and one for each gradient
     elif left.ndim > 2 or right.ndim > 2:
         left, right = _same_batch(left, right)

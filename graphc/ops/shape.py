@@ -118,7 +118,9 @@ EXPAND_DIMS = register(
 def _infer_squeeze(c: Inference) -> tuple[TensorType, ...]:
     x, axes = c.inputs[0], c.attrs["axes"]
     for axis in axes:
-        c.equal(x.shape[axis], 1, f"the extent of squeezed axis {axis} and 1")
+        if isinstance(x.shape[axis], int) and x.shape[axis] != 1:
+            raise c.fail(f"axis {axis} has extent {x.shape[axis]}; only axes of extent 1 can go")
+        c.equal(x.shape[axis], 1, f"axis {axis}; only axes of extent 1 can go")
     return (TensorType(tuple(e for i, e in enumerate(x.shape) if i not in axes), x.dtype),)
 
 
@@ -163,7 +165,7 @@ RESHAPE = register(
 
 def broadcast_to(x: Any, shape: Sequence[Any]) -> Tensor:
     """``x`` repeated to ``shape`` along new leading axes and axes of extent 1; ``x`` itself when it has that shape."""
-    tensor, wanted = as_tensor(x, "broadcast_to"), as_shape(_named(shape, "broadcast_to"), "broadcast_to")
+    tensor, wanted = as_tensor(x, "broadcast_to"), known_shape(shape, "broadcast_to")
     if tensor.shape == wanted:
         return tensor
     return make_node(BROADCAST_TO, (tensor,), attrs_of(shape=wanted)).outputs[0]
@@ -176,11 +178,16 @@ def broadcast_arrays(*tensors: Any) -> tuple[Tensor, ...]:
     return tuple(broadcast_to(t, shape) for t in operands)
 
 
-def _named(shape: Any, what: str) -> Any:
-    """``shape`` itself; None, which makes a new extent in a placeholder, says nothing about a tensor that exists."""
+def known_shape(shape: Any, what: str) -> tuple[Extent, ...]:
+    """The extents of ``shape``. None, which makes a new one in a placeholder, says nothing about a tensor that
+    exists.
+    """
     if isinstance(shape, (tuple, list)) and any(e is None for e in shape):
-        raise ShapeError(f"{what}: None is no extent of {tuple(shape)!r}; take it from a tensor: x.shape[axis]")
-    return shape
+        raise ShapeError(
+            f"{what}: None is no extent of {tuple(shape)!r}, as nothing decides it; write a number, or take it from a "
+            f"tensor: x.shape[axis]"
+        )
+    return as_shape(shape, what)
 
 
 def permute_dims(x: Any, axes: Sequence[int]) -> Tensor:

@@ -24,9 +24,18 @@ _ANY = Domain(
 def _infer_slice(c: Inference) -> tuple[TensorType, ...]:
     x, shape = c.inputs[0], c.attrs["shape"]
     for extent in c.attrs["positive"]:
-        c.nonempty(extent, "the sliced axis")
+        c.nonempty(extent, _asking(c, extent))
     _check_inside(c, x.shape, shape, "the input")
     return (TensorType(shape, x.dtype),)
+
+
+def _asking(c: Inference, extent: Extent) -> str:
+    """What needs ``extent`` to be at least 1: one element of its axis, by its index, or the bounds of a slice."""
+    for whole, start, count in zip(c.inputs[0].shape, c.attrs["start"], c.attrs["shape"], strict=True):
+        if count == 1 and extent in (start + 1, whole - start):
+            from_end = start - whole
+            return f"index {from_end if isinstance(from_end, int) else start}"
+    return "the sliced axis"
 
 
 def _check_inside(c: Inference, whole: Sequence[Extent], part: Sequence[Extent], what: str) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 from graphc.dtypes import is_float
 from graphc.errors import DTypeError, UpdateError
 from graphc.node import Tensor
-from graphc.ops import maximum, minimum, negative, sqrt, square, sum
+from graphc.ops import equal, maximum, minimum, negative, sqrt, square, sum, where
 from graphc.ops.leaf import as_tensor
 from graphc.optim.hyperparameters import Hyperparameter, in_dtype, positive
 
 
 def global_norm(grads: Iterable[Any]) -> Tensor:
-    """The Euclidean norm of all elements of ``grads`` together, a scalar of their widest dtype."""
+    """The Euclidean norm of all elements of ``grads`` together, a scalar of their widest dtype; where it is 0, its
+    derivative is taken as 0.
+    """
     return _norm(_floats(grads, "global_norm"))
 
 
@@ -48,7 +50,8 @@ def _norm(grads: list[Tensor]) -> Tensor:
     total, *squares = [sum(square(g)).astype(dtype) for g in grads]
     for one in squares:
         total = total + one
-    return sqrt(total)
+    none = equal(total, 0)
+    return where(none, 0, sqrt(where(none, 1, total)))
 
 
 def _floats(grads: Iterable[Any], what: str) -> list[Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeAlias
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from graphc import init
 from graphc.dtypes import DType, is_float
 from graphc.errors import UpdateError
 from graphc.gradients import gradients
+from graphc.hints import SETTINGS, missing
 from graphc.nn.module import Module
 from graphc.node import Node, Tensor
 from graphc.optim.clipping import clip_by_norm, clip_by_value
@@ -26,9 +28,28 @@ from graphc.where import capture, derived_from
 Pairs: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 Parameters: TypeAlias = Iterable[Tensor] | Module | None
 LearningRate: TypeAlias = float | Tensor | Callable[[Tensor], Tensor]
+P = ParamSpec("P")
 
 # Names must be unique in a session, and one parameter may be minimised twice. Keyed by node: tensors have no plain ==.
 _names: weakref.WeakKeyDictionary[Node, defaultdict[str, itertools.count[int]]] = weakref.WeakKeyDictionary()
+
+
+def _in_our_words(init: Callable[Concatenate[Optimizer, P], None]) -> Callable[Concatenate[Optimizer, P], None]:
+    """``init`` with what other libraries write in its place answered first."""
+
+    @functools.wraps(init)
+    def checked(self: Optimizer, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        name = type(self).__name__
+        if args and isinstance(args[0], (list, tuple, Module)):
+            raise UpdateError(
+                f"{name}: the first argument is the learning rate; parameters go to minimize(loss, params)"
+            )
+        for word in kwargs:
+            if word in SETTINGS:
+                raise TypeError(f"{name}: {SETTINGS[word]} (not {word}=)")
+        init(self, *args, **kwargs)
+
+    return checked
 
 
 class Optimizer:
@@ -43,6 +64,7 @@ class Optimizer:
     every parameter ``w``, except where an optimiser says otherwise.
     """
 
+    @_in_our_words
     def __init__(
         self,
         learning_rate: LearningRate,
@@ -105,6 +127,11 @@ class Optimizer:
         ``w * (1 - learning_rate * weight_decay)``.
         """
         return w if self._decays_nothing() else w * (1 - step.rate(w.dtype) * in_dtype(self.weight_decay, w.dtype))
+
+    if not TYPE_CHECKING:  # a type checker shall find fault with unknown names itself
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise missing(self, "Optimizer", name, dir(type(self)))
 
     def _decays_nothing(self) -> bool:
         return not isinstance(self.weight_decay, Tensor) and self.weight_decay == 0

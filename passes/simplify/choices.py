@@ -137,9 +137,7 @@ def _holds(wide: DType, narrow: DType) -> bool:
 
 @RULES.on(SUM)
 def sum_of_one_hot(node: Node, context: Context) -> Tensor | None:
-    """sum(where(i == 0, 1, 2, ..., x, 0)) = x + 0.0, for an index i that is in range and an x that does not vary: zeros
-    add nothing but the sign of a zero
-    """
+    """sum(where(i == 0, 1, 2, ..., x, 0)) = x + 0.0 for an index i in range and an x that does not vary"""
     axes, keep = node.attrs["axis"], node.attrs["keepdims"]
     choice = context.made_by(node.inputs[0], WHERE)
     if choice is None or len(axes) != 1 or context.value(choice.inputs[2]) != 0:
@@ -147,7 +145,7 @@ def sum_of_one_hot(node: Node, context: Context) -> Tensor | None:
     (axis,), shape = axes, choice.outputs[0].shape
     x = choice.inputs[1]
     place = axis - (len(shape) - x.ndim)
-    if place >= 0 and x.shape[place] != 1 or not _is_one_hot(choice.inputs[0], axis, shape, context):
+    if (place >= 0 and x.shape[place] != 1) or not _is_one_hot(choice.inputs[0], axis, shape, context):
         return None
     if place >= 0 and not keep:
         x = ops.squeeze(x, place)

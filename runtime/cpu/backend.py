@@ -22,6 +22,7 @@ from passes.lower import lower
 from passes.options import CompileOptions
 from passes.pipeline import Stage, optimize
 from passes.program import Buffer, Call, GemmCall, LoopCall, Program, RoutineCall, epilogue_of
+from passes.waves import Steps
 from runtime.cpu import cache, kernel_files, threads
 from runtime.cpu.binding import Binder, Bound
 from runtime.cpu.fixed_kernels import copy_source, gemm_source
@@ -182,6 +183,10 @@ class CpuProgram:
         """Bytes of every buffer at these extents, by its id."""
         return self._binder.sizes(values)
 
+    def steps(self, values: Mapping[Symbol, int]) -> Steps:
+        """The calls in the order in which they run at these extents; several small ones may be one step."""
+        return self._binder.steps(values)
+
     @property
     def runs(self) -> int:
         """Whole runs since the program was made."""
@@ -199,7 +204,7 @@ class CpuProgram:
 
     def profile(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int) -> Timings:
         """The times of ``steps`` runs, after one that is not timed, on copies of all that the session keeps."""
-        clock, store, bound = clock_address(), self._store, self.request(values).bound
+        clock, store, bound = clock_address(), self._store, self._binder.bind(values, waves=False)
         bases, counter = self._frame.bases.copy(), _copied(store.counter)
         state = {t: counter if store.array(t) is store.counter else _copied(store.array(t)) for _, t in self._state}
         for slot, tensor in self._state:

@@ -16,6 +16,7 @@ from graphc.errors import DeviceError
 from graphc.ops.leaf import extent_in
 from passes.memory import plan_memory
 from passes.program import Buffer, Call, CopyCall, GemmCall, LoopCall, Program, RoutineCall, loops_of, split_source
+from passes.waves import Steps, arrange, one_by_one
 from runtime.cpu import grid as grids
 from runtime.cpu.fixed_kernels import GEMM_WORDS, gemm_address
 from runtime.cpu.layout import layout_of
@@ -59,16 +60,20 @@ class Binder:
         self._threads = threads
         self._costs = [_cost(c) for c in program.calls]
 
-    def bind(self, values: Mapping[Symbol, int]) -> Bound:
-        """The program at these extents."""
-        return self._binding(values).finish()
+    def bind(self, values: Mapping[Symbol, int], *, waves: bool = True) -> Bound:
+        """The program at these extents; without ``waves`` the calls run one by one, in order."""
+        return self._binding(values, waves).finish()
 
     def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
         """Bytes of every buffer at these extents, by its id."""
         return self._binding(values).sizes
 
-    def _binding(self, values: Mapping[Symbol, int]) -> _Binding:
-        return _Binding(self._program, self._addresses, self._slots, self._threads, self._costs, values)
+    def steps(self, values: Mapping[Symbol, int]) -> Steps:
+        """The calls in the order in which they run at these extents."""
+        return self._binding(values).steps
+
+    def _binding(self, values: Mapping[Symbol, int], waves: bool = True) -> _Binding:
+        return _Binding(self._program, self._addresses, self._slots, self._threads, self._costs, values, waves)
 
 
 def _cost(call: Call) -> float:
@@ -79,7 +84,7 @@ def _cost(call: Call) -> float:
 class _Binding:
     def __init__(
         self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int,
-        costs: Sequence[float], values: Mapping[Symbol, int],
+        costs: Sequence[float], values: Mapping[Symbol, int], waves: bool,
     ) -> None:  # fmt: skip
         self._program = program
         self._addresses = addresses
@@ -94,6 +99,10 @@ class _Binding:
         for call, cost in zip(program.calls, costs, strict=True):
             self._cut(call, cost)
         self.sizes = {b.id: self._bytes(b) for b in program.buffers}
+        calls = program.calls
+        work = [self._work(call) for call in calls]
+        self.steps = arrange(calls, work, grids.WAVE_CALL, grids.WAVE_WORK) if waves else one_by_one(calls)
+        self._work_of = {id(call): amount for call, amount in zip(calls, work, strict=True)}
         self._scalars = np.zeros(2 * len(program.calls) + len(program.buffers), np.int64)
         self._scalar_count = 0
         self._scalar_of: dict[Any, int] = {}
@@ -102,24 +111,50 @@ class _Binding:
         self._table: list[list[int]] = []
 
     def finish(self) -> Bound:
-        plan = plan_memory(self._program, self.sizes)
+        plan = plan_memory(self._program, self.sizes, self.steps)
         self._offsets = plan.offsets
-        for call in self._program.calls:
-            if isinstance(call, LoopCall):
-                self._loop(call)
-            elif isinstance(call, GemmCall):
-                self._gemm(call)
-            elif isinstance(call, RoutineCall):
-                self._routine(call)
-            else:
-                self._copy(call)
+        for step in self.steps:
+            calls = [self._program.calls[i] for i in step]
+            if len(calls) > 1:
+                self._wave(calls)
+            for call in calls:
+                self._call(call)
         shapes = tuple(tuple(self._number(e) for e in o.shape) for o in self._program.outputs)
         table = np.array(self._table, np.int64).reshape(-1, COLUMNS)
         patches = np.array(self._patches, np.int64).reshape(-1, 3)
         words = np.array(self._words or [0], np.int64)
         return Bound(table, words, patches, self._scalars, plan.size, shapes, plan.largest_live)
 
+    def _call(self, call: Call) -> None:
+        if isinstance(call, LoopCall):
+            self._loop(call)
+        elif isinstance(call, GemmCall):
+            self._gemm(call)
+        elif isinstance(call, RoutineCall):
+            self._routine(call)
+        else:
+            self._copy(call)
+
+    def _wave(self, calls: Sequence[Call]) -> None:
+        """The row before those of a wave, and how its calls are shared: as much work for each thread as can be."""
+        ways = min(self._threads, len(calls))
+        if ways > 1:
+            done = np.cumsum([self._work_of[id(call)] for call in calls])
+            shares = np.searchsorted(done, done[-1] * np.arange(1, ways) / ways) + 1
+            self._table.append([0, len(self._words), len(calls), ways, 0])
+            self._words += [0, *shares.tolist(), len(calls)]
+
     # Numbers.
+
+    def _work(self, call: Call) -> float:
+        """Simple operations, roughly."""
+        if isinstance(call, LoopCall):
+            return self._grids[id(call)].work
+        if isinstance(call, GemmCall):
+            return self._gemm_grids[id(call)].work
+        if isinstance(call, RoutineCall):
+            return ROUTINES[call.routine].grid(tuple(self._number(e) for e in call.sizes)).work
+        return self.sizes[call.source.id] / 4
 
     def _number(self, extent: Any) -> int:
         if type(extent) is int:
@@ -179,14 +214,14 @@ class _Binding:
             self._scalar_count += 1
         return slot
 
-    def _instruction(self, call: Call, start: int, blocks: int, work: float, check: int = 0) -> None:
-        ways = grids.ways(work, blocks, self._threads)
+    def _instruction(self, call: Call, start: int, blocks: int, check: int = 0) -> None:
+        ways = grids.ways(self._work_of[id(call)], blocks, self._threads)
         self._table.append([self._addresses[id(call)], start, blocks, ways, check])
 
     def _loop(self, call: LoopCall) -> None:
         grid = self._grids[id(call)]
         start = self._loop_words(call, grid)
-        self._instruction(call, start, grid.blocks, grid.work, int(call.kernel.guards > 0))
+        self._instruction(call, start, grid.blocks, int(call.kernel.guards > 0))
 
     def _loop_words(self, call: LoopCall, grid: grids.Grid) -> int:
         """The words of a loop kernel; returns the first one's number."""
@@ -240,7 +275,7 @@ class _Binding:
             self._words[place["epilogue"]] = self._addresses[id(epilogue)]
             self._words[place["epilogue_words"]] = first - start
             guarded = epilogue.kernel.guards > 0
-        self._instruction(call, start, grid.blocks, grid.work, int(guarded))
+        self._instruction(call, start, grid.blocks, int(guarded))
 
     def _routine(self, call: RoutineCall) -> None:
         sizes = tuple(self._number(e) for e in call.sizes)
@@ -250,7 +285,7 @@ class _Binding:
         self._words += [*sizes, *grid.words, *(0 for _ in operands)]
         for number, buffer in enumerate(operands):
             self._address(start + len(sizes) + len(grid.words) + number, buffer)
-        self._instruction(call, start, grid.blocks, grid.work)
+        self._instruction(call, start, grid.blocks)
 
     def _copy(self, call: CopyCall) -> None:
         size = self.sizes[call.source.id]
@@ -259,4 +294,4 @@ class _Binding:
         self._words += [size, block, 0, 0]
         self._address(start + 2, call.source)
         self._address(start + 3, call.target)
-        self._instruction(call, start, math.ceil(size / block), size / 4)
+        self._instruction(call, start, math.ceil(size / block))

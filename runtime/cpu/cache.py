@@ -31,6 +31,7 @@ import numba
 from numba import cfunc, types
 
 from graphc._version import __version__
+from graphc.errors import CompilerError
 from runtime.cpu import kernel_files
 
 log = logging.getLogger("graphc.cache")
@@ -143,8 +144,11 @@ def _through_disk(name: str, source: str, build: Build) -> tuple[Any, bool]:
         _warn_once(path.parent.parent, error)
     if found is None:
         module = ModuleType(_module_name(name))
-        exec(compile(source, f"<graphc kernel {name}>", "exec"), module.__dict__)
-        found = build(module, False)
+        try:
+            exec(compile(source, f"<graphc kernel {name}>", "exec"), module.__dict__)
+            found = build(module, False)
+        except Exception as error:
+            raise _refused(name, "nowhere: the cache cannot be used", error) from error
     return found
 
 
@@ -161,19 +165,28 @@ def _mended(name: str, path: Path, source: str, build: Build) -> tuple[Any, bool
 
 
 def _built(name: str, path: Path, build: Build) -> tuple[Any, bool] | None:
-    """``build`` on the module at ``path``, sealed if it compiled; None where Numba's files prove damaged."""
+    """``build`` on the module at ``path``, sealed if it compiled; None where Numba's files prove damaged. Without any,
+    the source is at fault: ``CompilerError``.
+    """
+    fresh = not kernel_files.machine_code(path)
     try:
         with _machine_code_beside_source(), _loaded(name, path) as module:
             found, from_disk = build(module, True)
     except OSError:
         raise
     except Exception as error:
+        if fresh:
+            raise _refused(name, str(path), error) from error
         log.warning("kernel cache entry %s is damaged (%s); compiling it again", name, error)
         kernel_files.discard(path)
         return None
     if not from_disk:
         kernel_files.seal(path)
     return found, from_disk
+
+
+def _refused(name: str, place: str, error: Exception) -> CompilerError:
+    return CompilerError(f"kernel {name} does not compile ({type(error).__name__}: {error})\n  its source: {place}")
 
 
 _warned: set[tuple[Path, int | None]] = set()

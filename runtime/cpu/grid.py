@@ -8,12 +8,14 @@ import math
 from dataclasses import dataclass
 
 from passes.loop_ir import LoopKernel
-from runtime.cpu.printer import COLUMNS
+from runtime.cpu.printer import block_columns
 from runtime.cpu.scalars import LANES
 
 BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for the second-level cache
 MAX_SPLITS = 64
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
+WAVE_CALL = 4 * PARALLEL_WORK  # below which a call is better one of several side by side than cut into blocks
+WAVE_WORK = 32 * PARALLEL_WORK  # of all calls of a wave: some tens of microseconds
 GEMM_PARTS = 4  # measured on two cores: more blocks cost BLAS its efficiency, fewer leave a core idle
 GEMM_WORTH_CUTTING = 2**16  # simple operations
 MACS_PER_OPERATION = 16
@@ -53,11 +55,9 @@ def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid
     reduced = [e for e, r in zip(extents, roles, strict=True) if r == "r"]
     if columns:
         last = outer.pop()
-        widest = COLUMNS if reduced else BLOCK
-        cols = min(max(last, 1), widest)
-        if reduced and last > 2 * LANES and total > BLOCK:
-            cols = LANES
-        col_blocks = math.ceil(last / cols)
+        widest = block_columns(kernel) if reduced else BLOCK
+        col_blocks = max(1, math.ceil(last / widest))
+        cols = max(1, math.ceil(last / col_blocks))
     else:
         last, cols, col_blocks = 1, 1, 1
     if kernel.split:
@@ -96,12 +96,13 @@ class GemmGrid:
 
 
 def gemm_grid(m: int, n: int, k: int, batch: int, epilogue: LoopKernel | None = None, cost: float = 0.0) -> GemmGrid:
-    """Cut the longer side of the result, where there is enough work for several blocks. An epilogue that needs whole
-    rows, or walks the result as one axis, is cut by rows; ``cost`` is its work for each element.
+    """Cut the longer side of the result, where there is enough work for several blocks: BLAS rearranges the operand on
+    the other side once for each block. An epilogue that needs whole rows is cut by rows; ``cost`` is its work for each
+    element.
     """
     # BLAS makes about sixteen multiply-adds in the time of one simple operation.
     work = m * n * (k / MACS_PER_OPERATION + cost)
-    by_columns = n >= 2 * m and (epilogue is None or epilogue.roles == "pp")
+    by_columns = n > m and (epilogue is None or epilogue.roles == "pp" or (m == 1 and epilogue.roles == "p"))
     longer = n if by_columns else m
     parts = GEMM_PARTS if batch == 1 and work >= GEMM_WORTH_CUTTING else 1
     size = max(1, math.ceil(longer / parts))
@@ -116,7 +117,8 @@ def epilogue_grid(kernel: LoopKernel, gemm: GemmGrid, m: int, n: int) -> Grid:
     """The grid of a product's epilogue: block for block that of the product."""
     blocks = gemm.blocks
     if kernel.roles == "p":
-        return Grid(1, gemm.size * n, max(blocks, 1), 0, blocks, blocks, 0.0)
+        size = gemm.size if gemm.by_columns else gemm.size * n
+        return Grid(1, size, max(blocks, 1), 0, blocks, blocks, 0.0)
     if gemm.by_columns:
         return Grid(m, gemm.size, gemm.per_matrix, 0, blocks, blocks, 0.0)
     return Grid(gemm.size, n, 1, 0, blocks, blocks, 0.0)

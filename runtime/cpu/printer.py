@@ -20,7 +20,14 @@ from runtime.cpu import scalars
 from runtime.cpu.layout import layout_of
 from runtime.cpu.scalars import LANES
 
-COLUMNS = 1024  # columns that a block of a reduction over outer axes keeps on the stack
+COLUMNS = 4096  # columns at most that a block of a reduction over outer axes adds up at a time
+COLUMN_BYTES = 2**15  # of their sums, which stay on the stack and in the first-level cache
+
+
+def block_columns(kernel: LoopKernel) -> int:
+    """Columns that a block of a reduction over outer axes adds up at a time: whole rows are read fastest."""
+    size = sum(i.dtype.itemsize for i in kernel.instructions() if i.op == "reduce")
+    return max(LANES, min(COLUMNS, COLUMN_BYTES // max(size, 1) // LANES * LANES))
 
 
 def kernel_source(kernel: LoopKernel, name: str) -> str:
@@ -92,7 +99,7 @@ class _Printer:
                 self._instruction(number, instr, {})
                 self.hoisted.add(number)
         for number, instr in self._reductions():
-            size = COLUMNS if self.columns else LANES
+            size = block_columns(kernel) if self.columns else LANES
             self.line(f"acc{number} = stack({scalars.identity(instr.attr, instr.dtype)}, {size})")
 
     def _reductions(self) -> list[tuple[int, Instr]]:

@@ -1,7 +1,9 @@
 """The program runner: one native call that checks arrays, fills in addresses and executes a table of kernel calls.
 
 This file's text is compiled through the kernel cache. Columns of the table: function address, first argument word,
-blocks, ways (how many threads share the blocks), and check (1 where a kernel may report a failure).
+blocks, ways (how many threads share the blocks), and check (1 where a kernel may report a failure). A row without a
+function begins a wave: so many of the next rows run side by side, each on one thread; the words say how they are
+shared.
 """
 
 from numba import prange
@@ -79,7 +81,7 @@ def run(request, feeds, outputs):
     if prepare(request, feeds, outputs) == MISFIT:
         return MISFIT
     r = ptr_int64(request)
-    t = ptr_int64(r[TABLE])
+    table, t = r[TABLE], ptr_int64(r[TABLE])
     c = ptr_int64(r[CONTROL])
     words = r[WORDS]
     cancel = ptr_int64(c[CANCEL])
@@ -92,11 +94,20 @@ def run(request, feeds, outputs):
         if clock != 0:
             write_time(clock, c[TIMES])
             c[TIMES] += 8 * TIME_WORDS
-        for at in range(r[CALLS]):
+        at = -1
+        while at + 1 < r[CALLS]:
+            at += 1
             row = at * COLUMNS
             function, args = t[row + FUNCTION], words + 8 * t[row + ARGUMENTS]
             blocks, ways = t[row + BLOCKS], t[row + WAYS]
-            if ways <= 1:
+            if function == 0:
+                shares = ptr_int64(args)
+                for way in prange(ways):
+                    for k in range(at + 1 + shares[way], at + 1 + shares[way + 1]):
+                        one = ptr_int64(table + 8 * COLUMNS * k)
+                        call_kernel(one[FUNCTION], words + 8 * one[ARGUMENTS], 0, 0, one[BLOCKS])
+                at += blocks
+            elif ways <= 1:
                 if blocks > 0:
                     call_kernel(function, args, 0, 0, blocks)
             else:

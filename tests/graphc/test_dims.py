@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import graphc
 from graphc.dims import Dim, Extent, Symbol, Unifier, dim, evaluate, exact_div, product, symbols
-from graphc.errors import DTypeError
+from graphc.errors import DTypeError, SymbolicError
 
 N, M, K = dim("n"), dim("m"), dim("k")
 NAMES = {Symbol(name): value for name, value in (("n", 7), ("m", 3), ("k", 5))}
@@ -65,8 +67,28 @@ def test_what_cancels_is_a_number() -> None:
 
 
 def test_a_symbolic_extent_has_no_number() -> None:
-    with pytest.raises(TypeError, match="the extent n is symbolic; its value is known only when data is fed"):
-        int(N)
+    asked: list[Callable[[], Any]] = [
+        lambda: int(N), lambda: float(N), lambda: range(N), lambda: np.zeros((N, 3)), lambda: [1, 2][N],
+        lambda: N > 3, lambda: N < M, lambda: N <= 2.5, lambda: N >= M, lambda: np.int64(3) < N, lambda: max(N, 3),
+        lambda: N / 2, lambda: 2 / N, lambda: N / M, lambda: N / 0.5,
+    ]  # fmt: skip
+    for ask in asked:
+        with pytest.raises(SymbolicError, match=r"the extent \w is symbolic; its value is known only when data is fed"):
+            ask()
+    with pytest.raises(SymbolicError, match=r"Write n // 2 for an extent that comes out exactly"):
+        N / 2
+    with pytest.raises(TypeError, match="not supported between instances of 'Dim' and 'str'"):
+        assert N < "x"
+
+
+def test_tensors_compare_and_divide_with_extents() -> None:
+    x = graphc.placeholder(("n", 2), name="x")
+    n = x.shape[0]
+    array = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+    with graphc.Session(device="reference") as session:
+        found = session.run([n > x, n <= x, x > n, x / n, n / x], {x: array})
+    for value, wanted in zip(found, [array < 3, array >= 3, array > 3, array / 3, 3 / array], strict=True):
+        np.testing.assert_array_equal(value, wanted)
 
 
 @given(extents, extents, extents)

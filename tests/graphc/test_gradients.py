@@ -181,8 +181,32 @@ def test_a_cotangent_of_another_symbolic_extent(device: str) -> None:
     g = graphc.gradients(x * 2, x, grad_ys=v)
     with graphc.Session(device=device) as session:
         assert np.array_equal(session.run(g, {x: [1, 2], v: [3, 4]}), [6, 8])
-        with pytest.raises(FeedError, match=r"gradient at .* needs equal extents, and the feeds make n = 2 but m = 3"):
+        with pytest.raises(
+            FeedError,
+            match=r"gradient at .* and the feeds make them 2 and 3 \(extents of axis 0 of y",
+        ):
             session.run(g, {x: [1, 2], v: [3, 4, 5]})
+
+
+def test_a_power_of_0_has_a_derivative() -> None:
+    """Zero, whatever x is; so an exponent that is a setting may be 0."""
+    x = graphc.placeholder((4,), name="x")
+    bad = np.array([0, -2, np.inf, np.nan], np.float32)
+    for device in ("reference", "cpu"):
+        with graphc.Session(device=device) as session:
+            value, derivative = session.run([x**0.0, graphc.gradients(graphc.sum(x**0.0), x)], {x: bad})
+        assert value.tolist() == [1, 1, 1, 1]
+        assert derivative.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("grad_ys", [[None, 1.0], [1.0, None]])
+def test_a_cotangent_that_is_none(grad_ys: list[float | None]) -> None:
+    x = ones(2)
+    place = grad_ys.index(None)
+    with pytest.raises(GradientError, match=rf"gradients: grad_ys\[{place}\] is None; write graphc.ones_like\(y\)"):
+        graphc.gradients([x.sum(), x.mean()], x, grad_ys=grad_ys)
+    with pytest.raises(GradientError, match=r"gradients: grad_ys\[0\] is None"):
+        graphc.gradients(x.sum(), x, grad_ys=[None])
 
 
 def test_forms() -> None:

@@ -104,10 +104,21 @@ def test_dropout_of_nothing_and_everything(device: str) -> None:
     bad = np.array([np.nan, np.inf, 1.0], np.float32)
     assert nn.dropout(x, 0.0) is x
     with graphc.Session(device=device) as session:
-        assert session.run(nn.dropout(x, 1.0), {x: bad}).tolist() == [0, 0, 0]
+        y = nn.dropout(x, 1.0)
+        assert session.run([y, graphc.gradients(y.sum(), x)], {x: bad})[1].tolist() == [0, 0, 0]
+        assert session.run(y, {x: bad}).tolist() == [0, 0, 0]
         kept = [session.run(nn.dropout(x, 0.5, seed=s), {x: bad}) for s in range(8)]
     assert all(v[0] == 0 or np.isnan(v[0]) for v in kept)
     assert {float(v[2]) for v in kept} == {0.0, 2.0}
+
+
+def test_dropout_of_everything_trains() -> None:
+    """What a search over settings may ask for: no parameter moves."""
+    w = graphc.parameter([1.0, 2.0], name="w")
+    train = graphc.optim.SGD(0.1).minimize(graphc.sum(nn.Dropout(1.0)(w, training=True)))
+    with graphc.Session(device="reference") as session:
+        session.run(train)
+        assert session.get(w).tolist() == [1, 2]
 
 
 def test_dropout_layers_draw_apart_unless_told(device: str) -> None:
@@ -166,9 +177,16 @@ def test_embedding_of_a_row_that_is_not_there(device: str, bad: int) -> None:
         session.run(layer(x), {x: [0, bad]})
 
 
+def test_embedding_of_rows_that_are_known_not_to_be_there() -> None:
+    """Negative indices do not count from the end."""
+    for bad in (np.array([0, 7]), [-1]):
+        with pytest.raises(IndexRangeError, match=r"^embedding at .*test_nn_training.*: indices must be 0 to 6, found"):
+            nn.Embedding(7, 3)(bad)
+
+
 def test_embedding_refuses_what_does_not_fit() -> None:
     layer = nn.Embedding(7, 3)
-    with pytest.raises(DTypeError, match="embedding: indices must be integers, got"):
+    with pytest.raises(DTypeError, match="embedding: indices are integers, got"):
         layer(graphc.placeholder((2,)))
     with pytest.raises(ShapeError, match="embedding: weight must be a matrix of rows"):
         nn.embedding(graphc.placeholder((2,), dtype="int64"), graphc.parameter(np.ones(3)))

@@ -133,7 +133,7 @@ def test_floats_have_no_bits(function: Callable[..., Any]) -> None:
     )
     with pytest.raises(DTypeError, match=rf"bitwise_{name}: operands must be signed integer or unsigned integer"):
         function(graphc.placeholder((2,)), 1)
-    with pytest.raises(DTypeError, match="bitwise_invert: operands must be"):
+    with pytest.raises(DTypeError, match=r"bitwise_invert: operands must be .*; compare first for a mask"):
         ~graphc.placeholder((2,))
 
 

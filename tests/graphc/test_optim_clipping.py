@@ -69,6 +69,18 @@ def test_what_is_not_finite_is_not_hidden(device: str) -> None:
     np.testing.assert_array_equal(by_value, [[0.5, math.nan], [0.5, -0.5]])
 
 
+def test_the_norm_of_zeros_has_a_derivative(device: str) -> None:
+    """Zero, as that of ``std``; so has what is clipped by it."""
+    x, y = graphc.placeholder((2,), name="x"), graphc.placeholder((), name="y")
+    norm = optim.global_norm([x, y])
+    clipped = optim.clip_by_norm([x, y], 0.5)
+    fetches = [norm, *graphc.gradients(norm, [x, y]), graphc.gradients(clipped[0].sum() + clipped[1], y)]
+    found = run(fetches, {x: [0, 0], y: 0}, device)
+    assert [v.tolist() for v in found] == [0, [0, 0], 0, 1]
+    found = run(fetches[:3], {x: [3, 0], y: 4}, device)
+    np.testing.assert_allclose([found[0], *found[1], found[2]], [5, 0.6, 0, 0.8], rtol=4 * EPS)
+
+
 def test_by_value(device: str) -> None:
     g = graphc.placeholder((5,), name="g")
     bound = graphc.placeholder((), dtype="float64", name="bound")

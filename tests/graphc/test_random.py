@@ -384,10 +384,16 @@ def test_seeds_that_are_none(seed: Any) -> None:
         (
             lambda: random.uniform((None,)),
             ShapeError,
-            r"nothing decides; write a number, or an extent of a placeholder",
+            r"random\.uniform: None is no extent of \(None,\), as nothing decides it; write a number, or take it",
         ),
         (lambda: random.uniform((2,), 1, 0), ArgumentError, "low must not exceed high, got low=1 and high=0"),
         (lambda: random.uniform((2,), math.nan, 0), ArgumentError, "low must not exceed high"),
+        (
+            lambda: random.uniform((2,), -3e38, 3e38),
+            ArgumentError,
+            r"high - low must be finite in float32, got low=-3e\+38 and high=3e\+38",
+        ),
+        (lambda: random.uniform((2,), 0, math.inf), ArgumentError, "high - low must be finite"),
         (lambda: random.uniform((2,), dtype="int32"), DTypeError, "in float32 or float64, got dtype int32"),
         (lambda: random.uniform((2,), graphc.constant(np.zeros((3, 2)))), ShapeError, "cannot broadcast rank 2"),
         (lambda: random.normal((2,), std=-1), ArgumentError, "std must be at least 0, got -1"),

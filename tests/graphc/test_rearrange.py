@@ -195,7 +195,11 @@ def test_creation(sessions: list[graphc.Session]) -> None:
         (lambda x: graphc.tril(x[0]), ShapeError, ("tril: needs at least two axes",)),
         (lambda x: graphc.triu(x, 0.5), ShapeError, ("triu: k is an int",)),
         (lambda x: graphc.full((2,), [1, 2]), ShapeError, ("full: the value is one number, got shape (2,)",)),
-        (lambda x: graphc.zeros(3), ShapeError, ("must be a tuple, got 3; write (3,)",)),
+        (lambda x: graphc.zeros(3), ShapeError, ("zeros: the shape must be a tuple, got 3; write (3,)",)),
+        (lambda x: graphc.ones(3, 4), ShapeError, ("ones: the shape is one tuple: ones((3, 4))",)),
+        (lambda x: graphc.full(3, 4, 5), ShapeError, ("full: the shape must be a tuple, got 3",)),
+        (lambda x: graphc.zeros((None,)), ShapeError, ("zeros: None is no extent of (None,)",)),
+        (lambda x: graphc.arange(2, 5), ShapeError, ("arange: takes one extent", "write 2 + arange(3)")),
         (lambda x: graphc.linspace(0, 1, 2.0), DTypeError, ("linspace: start and stop are numbers and num is an int",)),
         (lambda x: graphc.linspace(0, 1, -1), ShapeError, ("linspace: num is at least 0, got -1",)),
         (lambda x: x.reshape(None), ShapeError, ("reshape: None is no extent of (None,)", "-1")),
@@ -218,7 +222,7 @@ def test_splits_past_the_end_are_found_when_data_is_fed(sessions: list[graphc.Se
     for session in sessions:
         assert [len(v) for v in session.run([first, second], {x: counted(5)})] == [3, 2]
         assert [len(v) for v in session.run([first, second], {x: counted(3)})] == [3, 0]
-        with pytest.raises(FeedError, match="at least one element along n - 2, and the feeds make it 0"):
+        with pytest.raises(FeedError, match="at least 3 elements along n, and the feeds make it 2"):
             session.run(second, {x: counted(2)})
 
 

@@ -22,6 +22,9 @@ def test_parameters() -> None:
     w = graphc.parameter(array, name="w")
     assert (w.shape, w.dtype, w.name) == ((2, 3), np.dtype(np.float64), "w")
     assert graphc.parameter([1.0, 2.0]).dtype == np.float32
+    assert graphc.parameter((1.0, 2)).shape == (2,)
+    assert graphc.parameter((3, 4), shape=(2,)).shape == graphc.parameter([3, 4]).shape == (2,)
+    assert graphc.parameter((True, False)).dtype == np.bool_
     assert graphc.parameter([1, 2], dtype="float64").dtype == np.float64
     assert graphc.parameter(array, shape=(2, 3)).shape == (2, 3)
     drawn = graphc.parameter(init.he_normal(), shape=(784, 128))
@@ -55,6 +58,12 @@ def test_a_parameter_keeps_its_first_value() -> None:
         (lambda: graphc.parameter("zeros", name="w"),
          DTypeError, "parameter 'w': an array of dtype <U5 holds no plain numbers"),
         (lambda: graphc.parameter([[1], [2, 3]]), ShapeError, "parameter: the nested list is ragged"),
+        (lambda: graphc.parameter((3, 4)), ShapeError,
+         "parameter(init, shape=(3, 4)) for a first value of that shape, or parameter([3, 4]) for these values"),
+        (lambda: graphc.parameter(init.zeros(), np.zeros((5, 2))), ShapeError,
+         "parameter: the shape is a tuple, got an array of shape (5, 2); write a.shape"),
+        (lambda: graphc.placeholder(np.zeros((5, 784))), ShapeError,
+         "placeholder: the shape is a tuple, got an array of shape (5, 784); write a.shape"),
         (lambda: graphc.parameter([1.0], dtype="float16"), DTypeError, "dtype float16 is not supported"),
     ],
 )  # fmt: skip
@@ -79,7 +88,8 @@ def w(*shape: int, dtype: str = "float32", name: str = "w") -> graphc.Tensor:
         (lambda: graphc.assign(w(2), np.zeros((2, 2), np.float32)), ShapeError,
          ("assign: the value must have the parameter's shape (2,), got (2, 2)",)),
         (lambda: graphc.assign(w(2), np.zeros(2)), DTypeError,
-         ("assign: the value must have the parameter's dtype float32, got float64", "w: parameter float32[2]")),
+         ("assign: the value must have the parameter's dtype float32, got float64; convert with .astype('float32')",
+          "w: parameter float32[2]")),
         (lambda: graphc.assign(w(2, dtype="int8"), 300), DTypeError, ("300 does not fit int8",)),
         (lambda: graphc.assign(w(2, dtype="int32"), 0.5), DTypeError,
          ("0.5 is a float, and int32 holds none; convert it on purpose",)),

@@ -144,8 +144,8 @@ def test_what_is_no_epilogue() -> None:
     assert forms(gc.exp(product).T) == ["matmul", "pp"]  # stored in another order
     assert forms(gc.exp(product) * gc.sum(product)) == ["matmul", "r", "r", "p"]  # waits for the whole product
     other = gc.tanh(product) @ w
-    assert forms(product + other)[0] == "product p"  # tanh follows the first; the sum follows the second
-    assert forms(product + other)[1] == "product p"
+    assert forms(product + other)[0] == "product pp"  # tanh follows the first; the sum follows the second
+    assert forms(product + other)[1] == "product pp"
 
 
 def test_neighbours_that_stay_apart_have_a_reason() -> None:

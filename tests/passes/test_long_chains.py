@@ -25,6 +25,7 @@ from passes.options import CompileOptions
 from passes.order import TopologicalOrder
 from passes.pipeline import optimize
 from passes.program import LoopCall, Program
+from passes.waves import one_by_one
 from runtime.fetches import flatten
 
 LENGTH = 11_000  # repetitions of four nodes, which are nine with their derivatives
@@ -105,7 +106,7 @@ def test_a_hundred_thousand_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(any(s != 0 for s in o.strides) for o in call.operands) <= MAX_POINTERS
     for what, number in long.items():
         assert number <= 4.2 * short[what] + 100, what
-    plan = plan_memory(program, {b.id: 4000 for b in program.buffers})
+    plan = plan_memory(program, {b.id: 4000 for b in program.buffers}, one_by_one(program.calls))
     assert plan.size <= 1.15 * plan.largest_live
 
 

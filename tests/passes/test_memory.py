@@ -22,6 +22,7 @@ from passes.lower import lower
 from passes.memory import ALIGNMENT, FEW, lifetimes, plan_memory, rounded
 from passes.pipeline import optimize
 from passes.program import Buffer, CopyCall, GemmCall, LoopCall, Program
+from passes.waves import one_by_one
 from runtime.fetches import flatten
 from runtime.session import unify_constraints
 
@@ -47,8 +48,8 @@ def check_plan(program: Program, sizes: Mapping[int, int]) -> float:
 
 
 def check_one_plan(program: Program, sizes: Mapping[int, int], few: int) -> float:
-    plan = plan_memory(program, sizes, few)
-    spans = lifetimes(program.calls)
+    plan = plan_memory(program, sizes, one_by_one(program.calls), few)
+    spans = lifetimes(program.calls, one_by_one(program.calls))
     assert set(plan.offsets) == {b.id for b in spans}
     placed = [(plan.offsets[b.id], plan.offsets[b.id] + rounded(sizes[b.id]), *span) for b, span in spans.items()]
     for i, (start, end, first, last) in enumerate(placed):

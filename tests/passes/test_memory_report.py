@@ -19,6 +19,7 @@ from passes.memory import ALIGNMENT, lifetimes, plan_memory, rounded
 from passes.memory_report import HOLDERS, ROWS, MemoryReport, memory_report
 from passes.pipeline import optimize
 from passes.program import Program
+from passes.waves import Steps, one_by_one
 from runtime.fetches import flatten
 from runtime.session import unify_constraints
 
@@ -31,19 +32,19 @@ def lowered(fetches: Any) -> Program:
     return lower(optimize(graph, unifier=unifier), unifier=unifier)
 
 
-def check(program: Program, report: MemoryReport, sizes: dict[int, int]) -> None:
-    """Against the definition: what is alive is counted call by call, buffer by buffer."""
-    spans = lifetimes(program.calls)
-    for i, call in enumerate(report.calls):
+def check(program: Program, report: MemoryReport, sizes: dict[int, int], steps: Steps) -> None:
+    """Against the definition: what is alive is counted step by step, buffer by buffer."""
+    spans = lifetimes(program.calls, steps)
+    for i, call in enumerate(report.steps):
         assert call.live == sum(rounded(sizes[b.id]) for b, (first, last) in spans.items() if first <= i <= last)
-    assert report.largest_live == max((c.live for c in report.calls), default=0)
+    assert report.largest_live == max((c.live for c in report.steps), default=0)
     assert report.arena == report.totals["arena"] >= report.largest_live
     assert len(report.temporaries) == len(spans)
     for kind in ("parameter", "constant", "feed", "output"):
         assert report.totals[kind] == sum(sizes[b.id] for b in program.buffers if b.kind == kind)
     if report.peak is not None:
-        assert sum(h.bytes for h in report.at_peak) == report.calls[report.peak].live == report.largest_live
-        assert all(c.live < report.largest_live for c in report.calls[: report.peak])
+        assert sum(h.bytes for h in report.at_peak) == report.steps[report.peak].live == report.largest_live
+        assert all(c.live < report.largest_live for c in report.steps[: report.peak])
     placed = [(h.offset, h.offset + h.bytes, h.first, h.last) for h in report.temporaries]
     for k, (start, end, first, last) in enumerate(placed):
         assert 0 <= start < end <= report.arena
@@ -65,9 +66,10 @@ def test_random_programs(number: int) -> None:
             b.id: evaluate(product(b.shape), values) * b.dtype.itemsize * (3 if b.kind == "partial" else 1)
             for b in program.buffers
         }
-        report = memory_report(program, values, sizes)
-        check(program, report, sizes)
-        assert report.arena == plan_memory(program, sizes).size
+        steps = one_by_one(program.calls)
+        report = memory_report(program, values, sizes, steps)
+        check(program, report, sizes, steps)
+        assert report.arena == plan_memory(program, sizes, steps).size
 
 
 def network(name: str = "w") -> tuple[Tensor, list[Any]]:
@@ -90,7 +92,8 @@ def test_a_step_tells_before_it_runs_what_the_run_then_takes() -> None:
             assert f"at batch = {batch}" in str(report)
             bound = step.program.request({Symbol("batch"): batch}).bound
             assert (report.arena, report.largest_live) == (bound.arena_size, bound.largest_live)
-            check(step.program.program, report, dict(step.program.sizes({Symbol("batch"): batch})))
+            values = {Symbol("batch"): batch}
+            check(step.program.program, report, dict(step.program.sizes(values)), step.program.steps(values))
             assert report.totals["feed"] == batch * 32 * 4
             assert report.totals["output"] == 4
             assert report.totals["parameter"] >= 3 * 3 * 32 * 32 * 4  # weights, and Adam's two moments of each
@@ -103,7 +106,7 @@ def test_holders_are_told_with_their_lines() -> None:
     with gc.Session() as session:
         report = session.compile(fetches, feeds=[x]).memory_report(batch=1000)
     text = str(report)
-    assert "peak at call" in text
+    assert "peak at step" in text
     largest = report.at_peak[0]
     assert largest.shape == (1000, 32)
     assert largest.bytes == 1000 * 32 * 4
@@ -119,8 +122,9 @@ def test_long_programs_are_drawn_in_steps() -> None:
         h = gc.tanh(h @ x)
     program = lowered(h)
     sizes = {b.id: evaluate(product(b.shape), {}) * b.dtype.itemsize for b in program.buffers}
-    report = memory_report(program, {}, sizes)
-    check(program, report, sizes)
+    steps = one_by_one(program.calls)
+    report = memory_report(program, {}, sizes, steps)
+    check(program, report, sizes, steps)
     assert "(the most of every" in str(report)
     assert f"-{len(program.calls) - 1} " in str(report)
 

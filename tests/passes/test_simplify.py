@@ -178,7 +178,8 @@ EXACT: dict[str, tuple[str, Sequence[str], Build, Sequence[str] | None]] = {
     "3 * (i * 50)": ("integer_constants", INTEGERS, lambda x, y: 3 * (x * 50), ["multiply"]),
     "x * x": ("multiply_by_itself", NUMBERS, lambda x, y: x * x, ["square"]),
     "sum(where(i == 0, 1, ..., x, 0))": (
-        "sum_of_one_hot", (*FLOAT, "int64", "uint64"), lambda x, y: ops.sum(ops.where(one_of(x.shape[0], 5), x[:, None], 0), 1), None,
+        "sum_of_one_hot", (*FLOAT, "int64", "uint64"),
+        lambda x, y: ops.sum(ops.where(one_of(x.shape[0], 5), x[:, None], 0), 1), None,
     ),
     "sum(where(0, 1, ... == i, x, -0))": (
         "sum_of_one_hot", FLOAT, lambda x, y: ops.sum(ops.where(one_of(x.shape[0], 3), x[:, None], -0.0), -1), None,

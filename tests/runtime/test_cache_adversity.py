@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.errors import CompilerError
 from runtime.cpu import cache, kernel_files
 
 Python = Callable[..., str]
@@ -119,6 +120,23 @@ def test_trim_sweeps_what_killed_processes_left(folder: Path) -> None:
         kernel_files.trim(folder)
         assert [file.exists() for file in left] == [expected] * 2
     assert works(1) == "loaded"
+
+
+# Sources that do not compile.
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_kernel_that_does_not_compile(usable: bool, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No file is damaged, so none is blamed; Numba's own words are the cause."""
+    if not usable:
+        folder.write_text("a file where the folder should be")
+    name = cache.kernel_name("broken", "broken")
+    source = f"def {name}(args, scratch, lo, hi):\n    return args + nothing\n"
+    for _ in range(2):
+        with pytest.raises(CompilerError, match=rf"^kernel {name} does not compile \(\w+: ") as error:
+            cache.KernelCache().get(name, lambda: source, cache.Counters())
+        assert type(error.value.__cause__).__module__.startswith("numba")
+    assert not [record for record in caplog.records if "damaged" in record.message]
 
 
 # Full and read-only disks.
