@@ -24,6 +24,7 @@ from graphc.ops.elementwise import ASTYPE, STOP_GRADIENT
 from graphc.ops.indexing import CHECK_INDEX
 from graphc.ops.leaf import ARANGE
 from graphc.ops.reduce import SUM
+from graphc.ops.shape import BROADCAST_TO
 from passes.matching import Context, either_way, fitted
 from passes.simplify.rules import RULES
 
@@ -144,6 +145,8 @@ def sum_of_one_hot(node: Node, context: Context) -> Tensor | None:
         return None
     (axis,), shape = axes, choice.outputs[0].shape
     x = choice.inputs[1]
+    repeated = context.made_by(x, BROADCAST_TO)
+    x = x if repeated is None else repeated.inputs[0]
     place = axis - (len(shape) - x.ndim)
     if (place >= 0 and x.shape[place] != 1) or not _is_one_hot(choice.inputs[0], axis, shape, context):
         return None

@@ -15,8 +15,8 @@ from runtime.store import aligned_empty
 
 Array = np.ndarray[Any, Any]
 HEADER = object.__basicsize__  # of every Python object; NumPy's members follow
-ITEMS = tuple.__basicsize__  # what comes before the addresses of a tuple's items
-Run = Callable[[int, int, int], int]
+ITEMS = tuple.__basicsize__  # of what comes before the addresses of a tuple's items
+Run = Callable[[int, tuple[Any, ...], tuple[Any, ...]], int]
 PAUSE = 0.05  # seconds of repeated steps between two looks at Python's signals
 _empty = np.empty
 
@@ -88,7 +88,7 @@ class Request:
         expected = np.array([*checked, *(base for base, _, _ in outputs)], np.int64)
         request = np.array([
             *bound.args, *frame.args, address_of(arena.address), bound.scalars_address, 1, len(feeds), len(outputs),
-            address_of(expected), HEADER, id(np.ndarray),
+            address_of(expected), HEADER, ITEMS, id(np.ndarray),
         ], np.int64)  # fmt: skip
         self.arena = arena
         self._kept = (expected, feeds)
@@ -105,7 +105,7 @@ class Request:
         for shape, dtype in self._outputs:
             outputs += (_empty(shape, dtype),)
         run = self._run if steps == 1 else self._repeated(steps)
-        if run(self._address, id(feeds) + ITEMS, id(outputs) + ITEMS) != words.FINISHED:
+        if run(self._address, feeds, outputs) != words.FINISHED:
             return None
         if self._scalars:
             return [array[()] for array in outputs]
@@ -114,7 +114,7 @@ class Request:
     def _repeated(self, steps: int) -> Run:
         """A runner that makes native calls of about ``PAUSE`` seconds, between which Python sees signals."""
 
-        def run(*args: int) -> int:
+        def run(*args: Any) -> int:
             left, calls, status = steps, 1, words.FINISHED
             try:
                 while left and status == words.FINISHED and not self._frame.cancel:

@@ -15,6 +15,7 @@ from graphc.errors import DeviceError
 from runtime.cpu import cache, runner_source, threads
 from runtime.cpu.binding import Bound
 from runtime.cpu.frame import Arena, Frame, Request, Run, address_of
+from runtime.cpu.objects import object_type
 from runtime.cpu.runner_source import COLUMNS, FIRST
 
 _lock = threading.Lock()
@@ -35,7 +36,7 @@ def program_runner() -> Run:
 
 def _compile(module: ModuleType, cached: bool) -> Any:
     module.__dict__["prepare"] = njit(error_model="numpy")(module.prepare)
-    signature = types.int64(*[types.int64] * 3)
+    signature = types.int64(types.int64, object_type, object_type)
     return njit(signature, parallel=True, nogil=True, cache=cached, error_model="numpy")(module.run)
 
 

@@ -9,6 +9,7 @@ shared.
 from numba import prange
 
 from runtime.cpu.intrinsics import call_kernel, ptr_int32, ptr_int64, write_time
+from runtime.cpu.objects import address_of_object
 
 COLUMNS = 5
 FUNCTION, ARGUMENTS, BLOCKS, WAYS, CHECK = range(COLUMNS)
@@ -20,11 +21,11 @@ CONTROL_WORDS = 7
 TIME_WORDS = 2  # seconds and nanoseconds
 # Words of a request: addresses and lengths of the table, the argument words and their patches; the addresses of
 # bases, control block, the word with the arena's address, and scalars; the steps to do; the numbers of arrays fed and
-# of arrays to fill, and the address of what is expected of them; the size of a Python object's header, and the type of
-# arrays.
+# of arrays to fill, and the address of what is expected of them; the sizes of what comes before a Python object's own
+# members, and before a tuple's items; the type of arrays.
 TABLE, CALLS, WORDS, PATCHES, PATCH_COUNT, BASES, CONTROL, ARENA_AT, SCALARS_AT = range(9)
-STEPS, FED, FILLED, EXPECTED, HEADER, ARRAY_TYPE = range(9, 15)
-REQUEST_WORDS = 15
+STEPS, FED, FILLED, EXPECTED, HEADER, ITEMS, ARRAY_TYPE = range(9, 16)
+REQUEST_WORDS = 16
 # What is expected of an array that is fed: the base its address goes to, or -1; its dtype object; its rank, and its
 # extents. Of one to be filled there is the base alone.
 BASE, DTYPE, RANK, EXTENTS = range(4)
@@ -38,7 +39,9 @@ ARENA, SCALARS, STATUS, FIRST = 0, 1, 2, 3
 
 
 def prepare(request, feeds, outputs):
-    """Check arrays, and fill in addresses. Returns ``FINISHED`` or ``MISFIT``."""
+    """Check the arrays whose addresses are at ``feeds``, and fill in where they and the ``outputs`` have their data.
+    Returns ``FINISHED`` or ``MISFIT``.
+    """
     r = ptr_int64(request)
     bases = ptr_int64(r[BASES])
     objects = ptr_int64(feeds)
@@ -72,15 +75,15 @@ def prepare(request, feeds, outputs):
 
 
 def run(request, feeds, outputs):
-    """Do what the words at address ``request`` say. At ``feeds`` and ``outputs`` are the addresses of array objects.
+    """Do what the words at address ``request`` say, with the arrays in two tuples.
 
     Returns ``FINISHED``; ``MISFIT`` if an array is not what is expected; or the number of the call in which a kernel
     has reported a failure: that step has changed nothing. With a clock, the time is written at the start of each step
     and after each call.
     """
-    if prepare(request, feeds, outputs) == MISFIT:
-        return MISFIT
     r = ptr_int64(request)
+    if prepare(request, address_of_object(feeds) + r[ITEMS], address_of_object(outputs) + r[ITEMS]) == MISFIT:
+        return MISFIT
     table, t = r[TABLE], ptr_int64(r[TABLE])
     c = ptr_int64(r[CONTROL])
     words = r[WORDS]

@@ -52,7 +52,7 @@ def guarded(run: Callable[..., int]) -> Callable[..., int]:
     if _layer == "tbb":
         return run
 
-    def launch(*args: int) -> int:
+    def launch(*args: Any) -> int:
         if os.getpid() != _pid:
             raise SessionError(
                 f"this process was forked after graphc had started its {_layer} threads, which do not survive a fork; "

@@ -249,6 +249,8 @@ def test_what_is_no_sum_of_a_one_hot_choice() -> None:
         ops.sum(ops.where(bytes_, x[:, :1], 0), 1),  # counts that wrap around might hit twice
     ):
         assert "sum_of_one_hot" not in applied(simplify, y)[1]
+    wide = ops.broadcast_to(x[:, :1], (4, 5))
+    assert applied(simplify, ops.sum(ops.where(same, wide, 0), 1))[1] == {"sum_of_one_hot": 1}
     kept = ops.sum(ops.where(same, x[:, :1], 0), 1, keepdims=True)
     assert applied(simplify, kept)[1] == {"sum_of_one_hot": 1}
 
