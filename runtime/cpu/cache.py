@@ -155,18 +155,19 @@ def _through_disk(name: str, source: str, build: Build) -> tuple[Any, bool]:
 def _mended(name: str, path: Path, source: str, build: Build) -> tuple[Any, bool] | None:
     """``build`` where files are missing, damaged, or being written by another process, which is waited for."""
     with kernel_files.locked(path):
-        for replace in (False, True):
-            kernel_files.write_once(path, source, replace=replace)
+        for again in (False, True):
+            kernel_files.write_once(path, source, replace=again)
             kernel_files.discard_damaged(path)
-            found = _built(name, path, build)
+            found = _built(name, path, build, last=again)
             if found is not None:
                 return found
     return None
 
 
-def _built(name: str, path: Path, build: Build) -> tuple[Any, bool] | None:
+def _built(name: str, path: Path, build: Build, *, last: bool = False) -> tuple[Any, bool] | None:
     """``build`` on the module at ``path``, sealed if it compiled; None where Numba's files prove damaged. Without any,
-    the source is at fault: ``CompilerError``.
+    the source is at fault: ``CompilerError``, but at the ``last`` attempt only, because a signal in the middle of
+    compiling may surface as any error.
     """
     fresh = not kernel_files.machine_code(path)
     try:
@@ -175,9 +176,10 @@ def _built(name: str, path: Path, build: Build) -> tuple[Any, bool] | None:
     except OSError:
         raise
     except Exception as error:
-        if fresh:
+        if fresh and last:
             raise _refused(name, str(path), error) from error
-        log.warning("kernel cache entry %s is damaged (%s); compiling it again", name, error)
+        if not fresh:
+            log.warning("kernel cache entry %s is damaged (%s); compiling it again", name, error)
         kernel_files.discard(path)
         return None
     if not from_disk:
