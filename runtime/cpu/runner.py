@@ -35,9 +35,11 @@ def program_runner() -> Run:
 
 
 def _compile(module: ModuleType, cached: bool) -> Any:
-    module.__dict__["prepare"] = njit(error_model="numpy")(module.prepare)
+    compiled = {name: njit(error_model="numpy")(getattr(module, name)) for name in ("prepare", "share")}
+    compiled["launch"] = njit(parallel=True, error_model="numpy")(module.launch)  # alone, as it takes long to compile
+    module.__dict__.update(compiled)
     signature = types.int64(types.int64, object_type, object_type)
-    return njit(signature, parallel=True, nogil=True, cache=cached, error_model="numpy")(module.run)
+    return njit(signature, nogil=True, cache=cached, error_model="numpy")(module.run)
 
 
 def clock_address() -> int:

@@ -74,6 +74,25 @@ def prepare(request, feeds, outputs):
     return FINISHED
 
 
+def share(place, words, way):
+    """What one of the threads does of the row at address ``place``: blocks of a call, or calls of a wave."""
+    row = ptr_int64(place)
+    function, args, blocks, ways = row[FUNCTION], words + 8 * row[ARGUMENTS], row[BLOCKS], row[WAYS]
+    if function != 0:
+        call_kernel(function, args, 0, blocks * way // ways, blocks * (way + 1) // ways)
+        return
+    shares = ptr_int64(args)
+    for k in range(shares[way], shares[way + 1]):
+        one = ptr_int64(place + 8 * COLUMNS * (k + 1))
+        call_kernel(one[FUNCTION], words + 8 * one[ARGUMENTS], 0, 0, one[BLOCKS])
+
+
+def launch(place, words, ways):
+    """Have threads share the row at address ``place``."""
+    for way in prange(ways):
+        share(place, words, way)
+
+
 def run(request, feeds, outputs):
     """Do what the words at address ``request`` say, with the arrays in two tuples.
 
@@ -84,7 +103,6 @@ def run(request, feeds, outputs):
     r = ptr_int64(request)
     if prepare(request, address_of_object(feeds) + r[ITEMS], address_of_object(outputs) + r[ITEMS]) == MISFIT:
         return MISFIT
-    table, t = r[TABLE], ptr_int64(r[TABLE])
     c = ptr_int64(r[CONTROL])
     words = r[WORDS]
     cancel = ptr_int64(c[CANCEL])
@@ -100,23 +118,15 @@ def run(request, feeds, outputs):
         at = -1
         while at + 1 < r[CALLS]:
             at += 1
-            row = at * COLUMNS
-            function, args = t[row + FUNCTION], words + 8 * t[row + ARGUMENTS]
-            blocks, ways = t[row + BLOCKS], t[row + WAYS]
-            if function == 0:
-                shares = ptr_int64(args)
-                for way in prange(ways):
-                    for k in range(at + 1 + shares[way], at + 1 + shares[way + 1]):
-                        one = ptr_int64(table + 8 * COLUMNS * k)
-                        call_kernel(one[FUNCTION], words + 8 * one[ARGUMENTS], 0, 0, one[BLOCKS])
-                at += blocks
-            elif ways <= 1:
-                if blocks > 0:
-                    call_kernel(function, args, 0, 0, blocks)
-            else:
-                for way in prange(ways):
-                    call_kernel(function, args, 0, blocks * way // ways, blocks * (way + 1) // ways)
-            if t[row + CHECK] != 0 and c[FAILED] != 0:
+            place = r[TABLE] + 8 * COLUMNS * at
+            row = ptr_int64(place)
+            if row[WAYS] > 1:
+                launch(place, words, row[WAYS])
+            elif row[BLOCKS] > 0:
+                call_kernel(row[FUNCTION], words + 8 * row[ARGUMENTS], 0, 0, row[BLOCKS])
+            if row[FUNCTION] == 0:
+                at += row[BLOCKS]
+            if row[CHECK] != 0 and c[FAILED] != 0:
                 return at
             if clock != 0:
                 write_time(clock, c[TIMES])
