@@ -14,6 +14,7 @@ from graphc.errors import GraphcError
 from graphc.node import Node, Tensor, make_node
 from graphc.ops.leaf import PLACEHOLDER
 from graphc.state import PARAMETER, Update
+from passes.gradient import without_idle_rules
 from passes.graph import Graph
 from runtime.feeds import FeedPlan
 
@@ -52,7 +53,7 @@ class Case:
 
     def extents(self, run: int) -> dict[Symbol, int]:
         """Values of the symbolic extents in a run; raises what the run would raise."""
-        plan = FeedPlan(self.graph.nodes)
+        plan = FeedPlan(without_idle_rules(self.graph).nodes)  # as a session does
         arrays, extras = plan.resolve(self.runs[run])
         return plan.bind(tuple(a.shape for a in arrays), extras)
 
