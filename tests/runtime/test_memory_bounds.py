@@ -79,12 +79,30 @@ def test_steps_leave_no_object_behind() -> None:
             for _ in range(10_000):
                 step(data)
             step.repeat(10_000, data)
-            step.profile(3, data)
             gc.collect()
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
     assert after - before < 2_000
+
+
+def test_profiles_leave_no_object_behind() -> None:
+    """Bound: 50 bytes each. What Python itself keeps for later, such as frames, is there after the first hundred."""
+    fetches, feeds = training()
+    data = np.ones((3, 20), F32)
+    with graphc.Session() as session:
+        step = session.compile(fetches, feeds=feeds)
+        tracemalloc.start()
+        try:
+            sizes = []
+            for _ in range(2):
+                for _ in range(100):
+                    step.profile(3, data)
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 100 * 50
 
 
 # Batch sizes.
