@@ -54,16 +54,19 @@ def warmup(steps: int, then: Hyperparameter | Schedule, start: Hyperparameter = 
     ``warmup(500, cosine(1e-3, 9500))`` is a rise over 500 steps and a fall over 9500.
     """
     length, low = whole(steps, "warmup: steps"), _scalar(start, "warmup: start")
-    if isinstance(then, Tensor) or not callable(then):
-        high = _scalar(then, "warmup: then")
-        rest: Schedule = lambda step: high  # noqa: E731
-    else:
-        rest = then
+    rest = then if callable(then) and not isinstance(then, Tensor) else _always(_scalar(then, "warmup: then"))
 
     def schedule(step: Tensor) -> Tensor:
         top = rest(constant(0, "int64")).astype(float64)
         rise = low + (top - low) * (step.astype(float64) / length)
         return where(less(step, length), rise, rest(maximum(step - length, 0)).astype(float64))
+
+    return schedule
+
+
+def _always(rate: Tensor) -> Schedule:
+    def schedule(step: Tensor) -> Tensor:
+        return rate
 
     return schedule
 

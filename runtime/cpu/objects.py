@@ -20,7 +20,7 @@ object_type = _Object()
 
 
 @register_model(_Object)
-class _Model(models.PrimitiveModel):  # type: ignore[misc]
+class _Model(models.PrimitiveModel):  # type: ignore[misc]  # nor for these
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _I64)
 
