@@ -200,7 +200,7 @@ class Tensor(Operators):
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return len(self.node.results[self.index].shape)
 
     @property
     def name(self) -> str:

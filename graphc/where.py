@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
 
@@ -65,25 +64,24 @@ def _notebook_cell(file: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where new nodes are said to come from while a transform builds them, and in which role."""
-
-    where: Location | None
-    role: str
-
+Origin = tuple[Location | None, str]  # where new nodes are said to come from, and in which role
 
 _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("graphc_origin", default=None)
 
 
-@contextlib.contextmanager
-def derived_from(where: Location | None, role: str) -> Iterator[None]:
+class derived_from:  # noqa: N801 - used as a function is; passes enter one for every node, so it is no generator
     """Give nodes built inside the block the location ``where`` (None: their own) and the ``role`` of a transform."""
-    token = _origin.set(Origin(where, role))
-    try:
-        yield
-    finally:
-        _origin.reset(token)
+
+    __slots__ = ("_made", "_token")
+
+    def __init__(self, where: Location | None, role: str) -> None:
+        self._made = (where, role)
+
+    def __enter__(self) -> None:
+        self._token = _origin.set(self._made)
+
+    def __exit__(self, *error: object) -> None:
+        _origin.reset(self._token)
 
 
 def capture() -> tuple[Location, str]:
@@ -91,7 +89,8 @@ def capture() -> tuple[Location, str]:
     origin = _origin.get()
     if origin is None:
         return caller(), "forward"
-    return origin.where or caller(), origin.role
+    where, role = origin
+    return where or caller(), role
 
 
 def caller() -> Location:

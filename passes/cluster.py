@@ -7,7 +7,7 @@ all of it in another order. Views and broadcasting only change maps; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from graphc.dims import Extent
@@ -34,13 +34,16 @@ ANYWHERE: Map = (Walk(None, -1, -1),)  # of what is read at computed indices
 
 def walked(out: Map) -> list[int]:
     """The frame axes that a map follows, one for each axis of the tensor that follows one."""
-    axes = (place.axis if isinstance(place, Walk) else place for place in out)
+    axes = [place.axis if isinstance(place, Walk) else place for place in out]
     return [axis for axis in axes if axis is not None]
 
 
 def is_plain(out: Map) -> bool:
     """Whether a map reaches all of the tensor, each axis from its start to its end."""
-    return not any(isinstance(place, Walk) for place in out)
+    for place in out:  # noqa: SIM110 - asked for every node
+        if isinstance(place, Walk):
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class Cluster:
     ``maps`` holds, for each tensor used inside, the maps under which it is needed. ``outputs`` are stored in memory of
     their own; ``pieces`` are values stored as a part of another tensor. ``totals`` are reductions over the outer axes
     of which this kernel makes one partial result per block of rows: the map is that of what is reduced. ``combined``
-    are reductions whose partial results another kernel made.
+    are reductions whose partial results another kernel made. ``levels`` are the stages of values as far as they were
+    asked for (stages.py).
     """
 
     frame: tuple[Extent, ...]
@@ -72,6 +76,7 @@ class Cluster:
     pieces: list[Piece] = field(default_factory=list)
     totals: dict[Tensor, Map] = field(default_factory=dict)
     combined: dict[Tensor, None] = field(default_factory=dict)
+    levels: dict[tuple[Tensor, Map], int] = field(default_factory=dict)
 
     def reads(self) -> list[Tensor]:
         """What is read from memory."""
@@ -85,7 +90,7 @@ class Cluster:
         """The inputs of one of the cluster's nodes and their maps, given the map of its result."""
         if node.op.kind is Kind.CONCAT or node.outputs[0] in self.combined:
             return []
-        return list(zip(node.inputs, input_maps(node, out, sorted(self.reduced)), strict=True))
+        return list(zip(node.inputs, input_maps(node, out, self.reduced), strict=True))
 
     def roots(self) -> list[tuple[Tensor, Map]]:
         """What is computed for its own sake: values that are stored or summed up, with their maps."""
@@ -106,7 +111,7 @@ class Cluster:
                 if tensor.node in self.nodes:
                     nodes[tensor.node] = None
                     pending += self.inputs(tensor.node, out)
-        self.maps, self.nodes = maps, nodes
+        self.maps, self.nodes, self.levels = maps, nodes, {}
 
     @property
     def outer(self) -> tuple[int, ...]:
@@ -119,22 +124,27 @@ def identity_map(shape: Sequence[Extent], axes: Sequence[int]) -> Map:
     return tuple(None if e == 1 else a for e, a in zip(shape, axes, strict=True))
 
 
-def input_maps(node: Node, out: Map, reduced: Sequence[int]) -> list[Map]:
+def input_maps(node: Node, out: Map, reduced: Collection[int]) -> list[Map]:
     """Maps of a node's inputs, given the map of its result; ``reduced`` are the frame axes that a reduction runs
     over.
     """
-    if node.op.kind is Kind.VIEW:
+    kind = node.op.kind
+    if kind is Kind.VIEW:
         assert node.op.index_map is not None
         extents = node.inputs[0].shape
         return [
-            tuple(_followed(node, e, place, out) for e, place in zip(extents, node.op.index_map(node), strict=True))
+            tuple([_followed(node, e, place, out) for e, place in zip(extents, node.op.index_map(node), strict=True)])
         ]
-    if node.op.kind is Kind.REDUCE:
-        return [_reduced_map(node, out, reduced)]
-    maps: list[Map] = [ANYWHERE] if node.op.kind is Kind.GATHER else []
-    for tensor in node.inputs[len(maps) :]:
-        extra = len(out) - tensor.ndim
-        maps.append(tuple(None if e == 1 else out[extra + i] for i, e in enumerate(tensor.shape)))
+    if kind is Kind.REDUCE:
+        return [_reduced_map(node, out, sorted(reduced))]
+    gathers = kind is Kind.GATHER
+    maps: list[Map] = [ANYWHERE] if gathers else []
+    for tensor in node.inputs[1:] if gathers else node.inputs:
+        shape = tensor.shape
+        places = out[len(out) - len(shape) :]  # broadcasting adds axes in front
+        if 1 in shape:
+            places = tuple([None if e == 1 else place for e, place in zip(shape, places, strict=True)])
+        maps.append(places)
     return maps
 
 

@@ -6,6 +6,7 @@ constants by their bytes, so that -0.0 is not 0.0 and a NaN equals itself.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -28,11 +29,12 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
     made: dict[Node, tuple[Tensor, ...]] = {}
 
     def merge(node: Node, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        stands_for = first[node]
-        if stands_for is not node:
-            return made[stands_for]
-        also = tuple(w for w in places[node] if w != node.where)
-        same = len(also) == len(node.also) and all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        if node in first:
+            return made[first[node]]
+        if node not in places:
+            return None
+        also = tuple([w for w in places[node] if w != node.where])
+        same = len(also) == len(node.also) and inputs is node.inputs
         made[node] = (node if same else node.rebuilt(inputs, also=also)).outputs
         return made[node]
 
@@ -40,29 +42,37 @@ def eliminate_common_subexpressions(graph: Graph) -> Graph:
 
 
 def _classes(graph: Graph) -> tuple[dict[Node, Node], dict[Node, dict[Location, None]]]:
-    """For each node the first of those equal to it (its value number); for each first one the lines of all."""
+    """For each node that equals an earlier one, the first of its equals; and for each such first one the lines of
+    all.
+    """
     first: dict[Node, Node] = {}
     places: dict[Node, dict[Location, None]] = {}
+    numbers: dict[Tensor, int] = {}  # equal values have one number
     interned: dict[Hashable, Node] = {}
     for node in graph.nodes:
-        found = node if node.op in _IDENTITY or not node.outputs else interned.setdefault(_node_key(node, first), node)
-        first[node] = found
-        places.setdefault(found, {}).update(dict.fromkeys(node.places))
+        alone = node.op in _IDENTITY or not node.outputs
+        found = node if alone else interned.setdefault(_node_key(node, numbers), node)
+        if found is node:
+            numbers.update(zip(node.outputs, itertools.count(len(numbers))))
+        else:
+            first[node] = found
+            numbers.update(zip(node.outputs, map(numbers.__getitem__, found.outputs), strict=True))
+            places.setdefault(found, dict.fromkeys(found.places)).update(dict.fromkeys(node.places))
     return first, places
 
 
-def _node_key(node: Node, first: Mapping[Node, Node]) -> Hashable:
-    inputs = [(id(first[t.node]), t.index) for t in node.inputs]  # tensors compare elementwise; the graph keeps them
+def _node_key(node: Node, numbers: Mapping[Tensor, int]) -> Hashable:
+    inputs = [numbers[t] for t in node.inputs]
     if node.op.commutative:
         inputs.sort()
-    attrs = tuple(sorted((k, _key(v)) for k, v in node.attrs.items()))
-    return (node.op.name, tuple(inputs), attrs, node.results)
+    attrs = tuple(sorted([(k, _key(v)) for k, v in node.attrs.items()])) if node.attrs else ()
+    return (node.op, tuple(inputs), attrs, node.results)
 
 
 def _key(value: Any) -> Hashable:
     if isinstance(value, np.ndarray):
         content: Hashable = value.tobytes() if value.nbytes <= COMPARED else id(value)
-        return ("array", str(value.dtype), value.shape, content)
+        return (value.dtype, value.shape, content)
     if isinstance(value, tuple):
         return tuple(_key(v) for v in value)
-    return (type(value).__name__, value)
+    return (type(value), value)

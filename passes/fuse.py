@@ -9,6 +9,7 @@ chain).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -59,10 +60,12 @@ class Fusion:
         self._wanted = tuple(stored)
         self._stored: set[Tensor] = set(self._wanted)
         self._readers: dict[Tensor, list[Node]] = {t: [] for node in graph.nodes for t in node.outputs}
+        self._operands = functools.cache(operands)
         for node in graph.nodes:
-            for tensor in operands(node):
+            for tensor in self._operands(node):
                 self._readers[tensor].append(node)
         self._units: list[Cluster | Node] = []
+        self._arrays: list[int] = []  # that each unit reads; single elements do not count
         self._order = TopologicalOrder()
         self._of: dict[Node, set[int]] = {}
         self._through_memory: dict[Tensor, set[int]] = {}
@@ -96,7 +99,7 @@ class Fusion:
 
         units: list[Cluster | Node | None] = list(self._units)
         updated = {assign.inputs[1]: assign.inputs[0] for assign in self._graph.updates}
-        merger = Merger(units, self._order, self._wanted, updated, root, operands, self._canonical)
+        merger = Merger(units, self._order, self._wanted, updated, root, self._operands, self._canonical)
         merger.run()
         index = {node: i for i, node in enumerate(self._graph.nodes)}
         place: dict[int, int] = {}
@@ -118,8 +121,7 @@ class Fusion:
         stored = tensor in self._stored
         if not stored and not units:
             return
-        in_memory = stored or any(not isinstance(self._units[u], Cluster) for u in units)
-        if node.op.kind is Kind.RESHAPE or (in_memory and node.op.name in ALIASES):
+        if node.op.kind is Kind.RESHAPE or (node.op.name in ALIASES and (stored or not self._are_clusters(units))):
             # The same memory under another shape: whoever makes the input must store it, before it is read here.
             self._stored |= {tensor, node.inputs[0]}
             self._through_memory.setdefault(node.inputs[0], set()).update(units)
@@ -142,15 +144,23 @@ class Fusion:
                 found.update(self._of.get(reader, ()))
         return found
 
+    def _are_clusters(self, units: Iterable[int]) -> bool:
+        return all(isinstance(self._units[u], Cluster) for u in units)
+
     def _cluster(self, unit: int) -> Cluster | None:
         body = self._units[unit]
         return body if isinstance(body, Cluster) else None
 
     def _alone(self, node: Node) -> None:
         units = {u for t in node.outputs for u in self._reader_units(t)}
-        self._of[node] = {self._order.add(units)}
-        self._units.append(node)
+        self._of[node] = {self._unit(node, units)}
         self._stored.update(node.outputs)
+
+    def _unit(self, body: Cluster | Node, readers: Iterable[int]) -> int:
+        """A new unit; a cluster begins with the tensor that it stores, which it reads until its node joins."""
+        self._units.append(body)
+        self._arrays.append(sum(t.ndim > 0 for t in body.reads()) if isinstance(body, Cluster) else 0)
+        return self._order.add(readers)
 
     def _concatenate(self, node: Node) -> None:
         """A cluster for each input, which stores it as a part of the result; what computes the input may join it."""
@@ -166,8 +176,7 @@ class Fusion:
             cluster = Cluster(tensor.shape, frozenset(), {node: None})
             cluster.maps[tensor] = {identity_map(tensor.shape, range(tensor.ndim)): None}
             cluster.pieces.append(Piece(tensor, result, axis, start))
-            pieces.append((tensor, self._order.add(units)))
-            self._units.append(cluster)
+            pieces.append((tensor, self._unit(cluster, units)))
             start = start + tensor.shape[axis]
         self._of[node] = {unit for _, unit in pieces}
 
@@ -184,18 +193,19 @@ class Fusion:
             out = identity_map(tensor.shape, range(tensor.ndim))
         cluster.outputs[tensor] = None
         cluster.maps[tensor] = {out: None}
-        self._of[node] = {self._order.add(units)}
-        self._units.append(cluster)
-        self._add(node, len(self._units) - 1)
+        unit = self._unit(cluster, units)
+        self._of[node] = {unit}
+        self._add(node, unit)
 
     def _add(self, node: Node, unit: int) -> None:
         """Put ``node`` in the cluster numbered ``unit``, and note under which maps its inputs are needed."""
         cluster = self._cluster(unit)
         assert cluster is not None
+        (result,) = node.outputs
+        self._arrays[unit] += self._arrays_added(cluster, node)
         cluster.nodes[node] = None
-        reduced = sorted(cluster.reduced)
-        for out in list(cluster.maps[node.outputs[0]]):
-            for tensor, needed in zip(node.inputs, input_maps(node, out, reduced), strict=True):
+        for out in list(cluster.maps[result]):
+            for tensor, needed in zip(node.inputs, input_maps(node, out, cluster.reduced), strict=True):
                 cluster.maps.setdefault(tensor, {})[needed] = None
         if node.op.kind is Kind.GATHER:
             self._stored.add(node.inputs[0])
@@ -206,9 +216,10 @@ class Fusion:
     def _is_duplicable(self, node: Node, units: set[int]) -> bool:
         if units & self._through_memory.get(node.outputs[0], set()):
             return False
-        clusters = [self._cluster(u) for u in units]
-        if not all(c is not None and self._has_room(c, node) for c in clusters):
-            return False
+        return self._is_cheap(node, units) and all(self._has_room(u, node) for u in units)
+
+    def _is_cheap(self, node: Node, units: set[int]) -> bool:
+        """Whether computing ``node`` in every one of ``units`` costs less than storing it once."""
         if node.op.kind is Kind.VIEW or not node.inputs:
             return True
         if _is_single(node) and not node.op.fallible:
@@ -236,9 +247,11 @@ class Fusion:
             cluster = self._cluster(unit)
             others = units - {unit}
             stored = tensor in self._stored or bool(others)
-            if cluster is None or tensor not in cluster.maps or not self._accepts(cluster, node, stored):
+            if cluster is None or tensor not in cluster.maps or not self._has_room(unit, node, stored):
                 continue
-            if not self._order.connect(unit, others):
+            if not self._accepts(cluster, node, stored):
+                continue
+            if others and not self._order.connect(unit, others):
                 continue
             if node.op.kind is Kind.REDUCE:
                 self._extend(cluster, node)
@@ -250,27 +263,32 @@ class Fusion:
             return True
         return False
 
-    def _has_room(self, cluster: Cluster, node: Node, stored: bool = False) -> bool:
-        if len(cluster.nodes) >= MAX_OPS:
+    def _has_room(self, unit: int, node: Node, stored: bool = False) -> bool:
+        """Whether a unit is a cluster, and ``node`` in it leaves it within the limits of one kernel."""
+        cluster = self._cluster(unit)
+        if cluster is None or len(cluster.nodes) >= MAX_OPS:
             return False
-        added = sum(t.ndim > 0 and t not in cluster.maps for t in node.inputs)
-        removed = node.outputs[0].ndim > 0 and node not in cluster.nodes
-        return cluster.pointers() + added - removed + stored <= MAX_POINTERS
+        pointers = self._arrays[unit] + len(cluster.outputs) + len(cluster.pieces)
+        return pointers + self._arrays_added(cluster, node) + stored <= MAX_POINTERS
+
+    @staticmethod
+    def _arrays_added(cluster: Cluster, node: Node) -> int:
+        """How many more arrays a cluster reads once it computes ``node``, whose result it reads until then."""
+        fresh = {t for t in node.inputs if t.ndim and t not in cluster.maps}
+        return len(fresh) - (node.outputs[0].ndim > 0 and node not in cluster.nodes)
 
     def _accepts(self, cluster: Cluster, node: Node, stored: bool) -> bool:
-        if not self._has_room(cluster, node, stored):
-            return False
+        """Whether a cluster with room for ``node`` computes its result where, and as often as, it should be."""
         maps = list(cluster.maps[node.outputs[0]])
         if node.op.kind is Kind.REDUCE:
             return len(maps) == 1 and is_plain(maps[0]) and self._reduction_fits(cluster, node, maps[0])
         if node.op.fallible and not all(is_plain(m) and self._is_reached(cluster, m) for m in maps):
             return False
-        full = [self._covers(cluster, m) for m in maps]
         if stored:
-            return len(maps) == 1 and is_plain(maps[0]) and full[0]
+            return len(maps) == 1 and is_plain(maps[0]) and self._covers(cluster, maps[0])
         if node.op.cost <= CHEAP:
             return len(maps) <= 2
-        return len(maps) == 1 and (full[0] or self._hoistable(cluster, maps[0]))
+        return len(maps) == 1 and (self._covers(cluster, maps[0]) or self._hoistable(cluster, maps[0]))
 
     @staticmethod
     def _is_reached(cluster: Cluster, out: Map) -> bool:
@@ -349,7 +367,7 @@ class Fusion:
 
 def _is_single(node: Node) -> bool:
     """Whether a node computes one element from single elements."""
-    return node.op.kind is Kind.SCALAR and not any(t.ndim for t in (*node.inputs, *node.outputs))
+    return node.op.kind is Kind.SCALAR and not node.outputs[0].ndim
 
 
 def stored_by(unit: Cluster | Node, *, whole: bool = False) -> tuple[Tensor, ...]:

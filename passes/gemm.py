@@ -18,6 +18,8 @@ def fuse_updates(graph: Graph) -> Graph:
     Only where the product and its multiple are read once: otherwise both would have to be computed anyway.
     """
     values = {assign.inputs[1]: assign.inputs[0] for assign in graph.updates}
+    if not values:
+        return graph
     fetched = set(graph.outputs)
     single = {t for t, readers in graph.readers.items() if len(readers) == 1 and t not in fetched}
 

@@ -19,6 +19,7 @@ from graphc.errors import CompilerError, ScopeError
 from graphc.gradients import CUSTOM, GRADIENT, custom_parts, differentiable_inputs
 from graphc.node import Node, Tensor, attrs_of, make_node
 from graphc.opdef import NotDifferentiable
+from graphc.ops.rules import VjpByInput
 from graphc.ops.shape import RESHAPE
 from graphc.where import derived_from
 from passes.graph import Graph, rebuild, topological
@@ -171,7 +172,7 @@ def _by_vjp(node: Node, totals: Sequence[Tensor | None], asked: Asked) -> Pairs:
     (g,) = totals
     assert g is not None
     with derived_from(node.where, "backward"):
-        results = rule(node, g)
+        results = rule.of(node, g, asked) if isinstance(rule, VjpByInput) else rule(node, g)
     return [(t, r) for t, r in zip(node.inputs, results, strict=True) if r is not None and asked(t)]
 
 

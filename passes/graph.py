@@ -42,21 +42,21 @@ def topological(roots: Iterable[Node]) -> tuple[Node, ...]:
     order: list[Node] = []
     done: set[Node] = set()
     for root in roots:
-        stack: list[tuple[Node, int]] = [(root, 0)]
+        if root in done:
+            continue
+        done.add(root)
+        stack = [(root, iter(root.inputs))]
         while stack:
-            node, position = stack.pop()
-            if position == 0:
-                if node in done:
-                    continue
-                done.add(node)
-            inputs = node.inputs
-            while position < len(inputs) and inputs[position].node in done:
-                position += 1
-            if position < len(inputs):
-                stack.append((node, position + 1))
-                stack.append((inputs[position].node, 0))
+            node, inputs = stack[-1]
+            for tensor in inputs:
+                behind = tensor.node
+                if behind not in done:
+                    done.add(behind)
+                    stack.append((behind, iter(behind.inputs)))
+                    break
             else:
                 order.append(node)
+                stack.pop()
     return tuple(order)
 
 
@@ -67,7 +67,7 @@ _account: contextvars.ContextVar[list[Replacements] | None] = contextvars.Contex
 
 @contextlib.contextmanager
 def rebuilds() -> Iterator[list[Replacements]]:
-    """Collects, for every rebuild inside the block, which tensor stands for which of the graph before."""
+    """Collects, for every rebuild inside the block, which tensors stand for others of the graph before."""
     found: list[Replacements] = []
     token = _account.set(found)
     try:
@@ -78,32 +78,48 @@ def rebuilds() -> Iterator[list[Replacements]]:
 
 def composed(steps: Sequence[Replacements]) -> Replacements:
     """The replacements of several rebuilds, one after the other, as those of one."""
-    first, *rest = steps or [{}]
-    for step in rest:
-        first = {old: step[new] for old, new in first.items() if new in step}
-    return first
+    found: dict[Tensor, Tensor] = {}
+    for step in steps:
+        found = {**step, **{old: step.get(new, new) for old, new in found.items()}}
+    return found
 
 
 def rebuild(graph: Graph, rewrite: Rewrite) -> Graph:
-    """The graph with ``rewrite(node, new_inputs)`` in place of each node's results.
+    """The graph with ``rewrite(node, new_inputs)`` in place of each node's results; ``graph`` itself if that is it.
 
     ``rewrite`` returns the tensors that replace the node's outputs, or None to keep the node (rebuilt only if its
     inputs changed). Update nodes are rebuilt, never rewritten.
     """
-    replaced: dict[Tensor, Tensor] = {}
+    replaced: dict[Tensor, Tensor] = {}  # without those that stay
     updates: dict[Node, Node] = {}
     for node in graph.nodes:
-        inputs = tuple([replaced[t] for t in node.inputs])
+        inputs = _replaced(node.inputs, replaced)
         outputs = rewrite(node, inputs) if node.outputs else None
         if outputs is None:
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            fresh = node if same else node.rebuilt(inputs)
+            fresh = on_inputs(node, inputs)
             outputs = fresh.outputs
             if not node.outputs:
                 updates[node] = fresh
-        for old, new in zip(node.outputs, outputs, strict=True):
-            replaced[old] = new
+        if outputs is not node.outputs:
+            for old, new in zip(node.outputs, outputs, strict=True):
+                if old is not new:
+                    replaced[old] = new
     account = _account.get()
     if account is not None:
         account.append(replaced)
-    return Graph(tuple(replaced[t] for t in graph.outputs), tuple(updates[u] for u in graph.updates))
+    outputs = _replaced(graph.outputs, replaced)
+    unchanged = outputs is graph.outputs and all(updates[u] is u for u in graph.updates)
+    return graph if unchanged else Graph(outputs, tuple([updates[u] for u in graph.updates]))
+
+
+def _replaced(tensors: tuple[Tensor, ...], replaced: Replacements) -> tuple[Tensor, ...]:
+    """``tensors`` with those replaced that are; the same tuple if none is."""
+    for tensor in tensors:
+        if tensor in replaced:
+            return tuple([replaced.get(t, t) for t in tensors])
+    return tensors
+
+
+def on_inputs(node: Node, inputs: tuple[Tensor, ...]) -> Node:
+    """``node`` on the inputs that a rebuild has for it: itself if they are its own."""
+    return node if inputs is node.inputs else node.rebuilt(inputs)

@@ -63,8 +63,8 @@ class Context:
         """The number that every element of ``tensor`` is known to be, as a NumPy scalar; otherwise None."""
         if tensor.node.op.kind in _VIEWS:
             tensor, _ = self.moved(tensor)
-        node = self.made_by(tensor, CONSTANT)
-        if node is None:
+        node = tensor.node
+        if node.op is not CONSTANT or tensor in self.barriers:
             return None
         if node not in self._uniform:
             self._uniform[node] = _uniform(node.attrs["value"])

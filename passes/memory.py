@@ -7,6 +7,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from passes.program import Buffer, Call, Program
 from passes.waves import Steps
@@ -29,11 +30,15 @@ def lifetimes(calls: Sequence[Call], steps: Steps) -> dict[Buffer, tuple[int, in
     found: dict[Buffer, tuple[int, int]] = {}
     for i, step in enumerate(steps):
         for call in (calls[number] for number in step):
-            for buffer in (*call.reads, *call.writes):
-                if buffer.kind in ("temp", "partial"):
-                    first, _ = found.get(buffer, (i, i))
-                    found[buffer] = (first, i)
+            for buffer in temporaries(call):
+                first, _ = found.get(buffer, (i, i))
+                found[buffer] = (first, i)
     return found
+
+
+def temporaries(call: Call) -> tuple[Buffer, ...]:
+    """The buffers in the arena that ``call`` reads or writes."""
+    return tuple(dict.fromkeys(b for b in (*call.reads, *call.writes) if b.kind in ("temp", "partial")))
 
 
 class _FreeList:
@@ -79,7 +84,7 @@ def plan_memory(program: Program, sizes: Mapping[int, int], steps: Steps, few: i
     """
     spans = lifetimes(program.calls, steps)
     rounded_sizes = {buffer: rounded(sizes[buffer.id]) for buffer in spans}
-    largest = _largest_live(spans, rounded_sizes)
+    largest = largest_live(spans, rounded_sizes)
     if len(spans) <= few:
         offsets, size = _by_size(spans, rounded_sizes)
     else:
@@ -90,17 +95,13 @@ def plan_memory(program: Program, sizes: Mapping[int, int], steps: Steps, few: i
 Spans = Mapping[Buffer, tuple[int, int]]
 
 
-def _largest_live(spans: Spans, sizes: Mapping[Buffer, int]) -> int:
-    """The largest sum of sizes alive during one call: no plan can be smaller."""
+def largest_live(spans: Spans, sizes: Mapping[Buffer, int]) -> int:
+    """The largest sum of sizes alive during one step: no plan can be smaller."""
     change: dict[int, int] = {}
     for buffer, (first, last) in spans.items():
         change[first] = change.get(first, 0) + sizes[buffer]
         change[last + 1] = change.get(last + 1, 0) - sizes[buffer]
-    live = largest = 0
-    for _, delta in sorted(change.items()):
-        live += delta
-        largest = max(largest, live)
-    return largest
+    return max(accumulate((change[i] for i in sorted(change)), initial=0))
 
 
 def _by_size(spans: Spans, sizes: Mapping[Buffer, int]) -> tuple[dict[int, int], int]:

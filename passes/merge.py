@@ -74,6 +74,7 @@ class Merger:
         self._updated = updated
         self._makers: dict[Tensor, dict[int, None]] = {}
         self._readers: dict[Tensor, dict[int, None]] = {}
+        self._plans: dict[int, dict[tuple[int, int], Plan | str]] = {}  # for each unit those of its pairs, as they are
         for number, unit in enumerate(units):
             if isinstance(unit, Cluster):
                 unit.frame = tuple(canonical(e) for e in unit.frame)
@@ -123,10 +124,21 @@ class Merger:
             self._readers.setdefault(self._root(tensor), {})[number] = None
 
     def _forget(self, number: int) -> None:
+        self._ask_again(number)
         for tensor in self._makes(number):
             self._makers[tensor].pop(number, None)
         for tensor in self._reads(number):
-            self._readers[self._root(tensor)].pop(number, None)
+            root = self._root(tensor)
+            self._readers[root].pop(number, None)
+            for maker in self._makers.get(root, ()):  # what it must store depends on who reads it
+                self._ask_again(maker)
+
+    def _ask_again(self, number: int) -> None:
+        """Forget the plans for pairs of which a unit is one."""
+        for pair in self._plans.pop(number, {}):
+            for other in pair:
+                if other in self._plans:
+                    self._plans[other].pop(pair, None)
 
     # Pairs.
 
@@ -192,7 +204,16 @@ class Merger:
     # One pair.
 
     def _plan(self, first: int, second: int) -> Plan | str:
-        """How to merge two units, or why not."""
+        """How to merge two units, or why not. A pair is asked about for each tensor that it shares."""
+        pair = (first, second)
+        found = self._plans.get(first, {}).get(pair)
+        if found is None:
+            found = self._planned(first, second)
+            for number in pair:
+                self._plans.setdefault(number, {})[pair] = found
+        return found
+
+    def _planned(self, first: int, second: int) -> Plan | str:
         one, other = self._units[first], self._units[second]
         if not isinstance(one, Cluster) or not isinstance(other, Cluster):
             node = one if isinstance(one, Node) else other
@@ -218,9 +239,8 @@ class Merger:
             return "one reduces an axis of a single element"
         over = frozenset(axes[a] for a in joined.reduced if a in axes)
         if over == base.reduced or not over or not base.reduced:
-            union = united(base, joined, axes, over | base.reduced)
-            problem = self._problem(union, (first, second))
-            return problem or Plan(union)
+            union = self._union(base, joined, axes, over | base.reduced, (first, second))
+            return union if isinstance(union, str) else Plan(union)
         return "they reduce different axes" if base is not one else self._with_totals(one, other, axes, (first, second))
 
     def _axes(self, one: Cluster, other: Cluster, through: Sequence[Tensor]) -> dict[int, int] | str:
@@ -240,12 +260,21 @@ class Merger:
             return f"{tensor.name} is read at other elements than the one being computed"
         return None
 
-    def _problem(self, union: Cluster, members: tuple[int, ...], keep: Iterable[Tensor] = ()) -> str | None:
-        """Why a union is no kernel, after it has dropped what it need not store."""
-        if len(union.nodes) > MAX_OPS:
+    def _union(
+        self,
+        base: Cluster,
+        joined: Cluster,
+        axes: dict[int, int],
+        reduced: frozenset[int],
+        members: tuple[int, ...],
+        keep: Iterable[Tensor] = (),
+    ) -> Cluster | str:
+        """Both clusters as one, without what it need not store, or why they are no kernel."""
+        if len(base.nodes.keys() | joined.nodes.keys()) > MAX_OPS:
             return f"together they have more than {MAX_OPS} ops"
+        union = united(base, joined, axes, reduced)
         self._drop_outputs(union, *members, keep=keep)
-        return obstacle(union) or self._update_problem(union)
+        return obstacle(union) or self._update_problem(union) or union
 
     def _update_problem(self, union: Cluster) -> str | None:
         """Why the union would keep a parameter from being updated in place."""
@@ -282,8 +311,8 @@ class Merger:
         if isinstance(parts, str):
             return parts
         part, rest = parts
-        union = united(one, part, axes, one.reduced)
-        return self._problem(union, members, rest.reads()) or Plan(union, rest)
+        union = self._union(one, part, axes, one.reduced, members, rest.reads())
+        return union if isinstance(union, str) else Plan(union, rest)
 
     def _total_after_product(self, number: int) -> None:
         """Let a kernel that sums the rows of a matrix product make totals per block of rows, so that it can follow the

@@ -14,9 +14,9 @@ from graphc.node import Node, Tensor
 from passes.loop_ir import LoopKernel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Buffer:
-    """A contiguous piece of memory.
+    """A contiguous piece of memory, compared by identity.
 
     kind: "feed", "parameter", "constant" and "extent" hold what their tensor says; "output" is allocated for the
     caller at each run; "temp" lives in the arena from its first to its last use; "partial" is a temp with one slice

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from graphc.node import Node, Tensor
 from graphc.opdef import OpDef
 from graphc.where import derived_from
-from passes.graph import Graph, rebuild
+from passes.graph import Graph, on_inputs, rebuild
 from passes.matching import Context
 
 Rule = Callable[[Node, Context], "Tensor | None"]
@@ -65,8 +65,7 @@ class Rules:
             context.follow(node.inputs, inputs)
             if node.op not in self.by_op or node.outputs[0] in context.barriers:
                 return None
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            current = node if same else node.rebuilt(inputs)
+            current = on_inputs(node, inputs)
             with derived_from(node.where, node.role):
                 return (self._rewritten(current.outputs[0], context, counts),)
 

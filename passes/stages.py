@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.node import Tensor
 from graphc.opdef import Kind
 from passes.cluster import Cluster, Map, Piece, walked
 
 
 class Stages:
-    """Answers questions about the stages of one cluster; nothing is built."""
+    """Answers questions about the stages of one cluster, which is complete; nothing is built."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._levels: dict[tuple[Tensor, Map], int] = {}
-
-    def reductions(self) -> list[tuple[Tensor, Map]]:
-        """The reductions of the cluster, each with the map of its result."""
-        return [
+        self._reductions = [
             (node.outputs[0], out)
-            for node in self._cluster.nodes
+            for node in cluster.nodes
             if node.op.kind is Kind.REDUCE
-            for out in self._cluster.maps[node.outputs[0]]
+            for out in cluster.maps[node.outputs[0]]
         ]
+
+    def reductions(self) -> Sequence[tuple[Tensor, Map]]:
+        """The reductions of the cluster, each with the map of its result."""
+        return self._reductions
 
     def of(self, tensor: Tensor, out: Map) -> int:
         """The first stage in which the tensor's value can be computed: one more than the reductions it waits for."""
+        if not self._reductions:
+            return 0
         key = (tensor, out)
-        found = self._levels.get(key)
+        found = self._cluster.levels.get(key)
         if found is None:
             node = tensor.node
             if node not in self._cluster.nodes:
@@ -34,7 +38,7 @@ class Stages:
             else:
                 found = max([0, *(self.of(t, m) for t, m in self._cluster.inputs(node, out))])
                 found += node.op.kind is Kind.REDUCE
-            self._levels[key] = found
+            self._cluster.levels[key] = found
         return found
 
     def outputs(self) -> list[tuple[Tensor, Map, Piece | None]]:

@@ -5,6 +5,7 @@ Answers that are no are words, which ``explain`` shows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from graphc.dims import Extent
@@ -96,13 +97,14 @@ def _wide(cluster: Cluster) -> list[int]:
 def united(base: Cluster, joined: Cluster, axes: Axes, reduced: frozenset[int]) -> Cluster:
     """Both clusters in the frame of ``base``; ``axes`` are those of ``joined`` in it."""
     union = Cluster(base.frame, reduced)
+    renamed = functools.cache(lambda out: _renamed(out, axes))  # most tensors of a kernel have one map
     union.nodes = {**base.nodes, **joined.nodes}
     union.maps = {t: dict(maps) for t, maps in base.maps.items()}
     for tensor, maps in joined.maps.items():
-        union.maps.setdefault(tensor, {}).update(dict.fromkeys(_renamed(m, axes) for m in maps))
+        union.maps.setdefault(tensor, {}).update(dict.fromkeys(map(renamed, maps)))
     union.outputs = {**base.outputs, **joined.outputs}
     union.pieces = [*base.pieces, *joined.pieces]
-    union.totals = {**base.totals, **{t: _renamed(m, axes) for t, m in joined.totals.items()}}
+    union.totals = {**base.totals, **{t: renamed(m) for t, m in joined.totals.items()}}
     union.combined = {**base.combined, **joined.combined}
     return union
 

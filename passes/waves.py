@@ -1,8 +1,8 @@
-"""Waves: small calls that nobody in the run waits for, put off until there are enough of them to share among threads.
+"""Waves: small calls that nobody in the run waits for, put off so that threads can share them.
 
 Waking another thread costs as much as many a call takes, so a call of little work runs on one. But the updates of a
-deep network's many small parameters are all independent of each other: each wave of them runs side by side, every call
-on one thread, in one launch. Results are the same bits: what a call computes does not depend on where it runs.
+deep network's many small parameters are all independent of each other: waves of them run side by side, every call on
+one thread, a wave in one launch. Results are the same bits: what a call computes does not depend on where it runs.
 """
 
 from __future__ import annotations
@@ -15,27 +15,40 @@ Steps = tuple[tuple[int, ...], ...]  # numbers of calls, in the order in which t
 
 
 def arrange(calls: Sequence[Call], work: Sequence[float], small: float, enough: float) -> Steps:
-    """The calls as steps. Those of less than ``small`` work whose results no later one needs are put off until
-    ``enough`` work is together, or one comes that writes what they read. Less than ``small`` together stay where they
-    are.
+    """The calls as steps. Those of less than ``small`` work whose results no later one needs are put off to the end, or
+    until one comes that writes what they read, and run there in waves of ``enough`` work, one after the other: a
+    thread that has just worked need not be woken. Less than ``small`` together stay where they are.
     """
     touched = {buffer: i for i, call in enumerate(calls) for buffer in (*call.reads, *call.writes)}
-    waves: list[list[int]] = []
-    wave: list[int] = []
+    waves: dict[int, list[tuple[int, ...]]] = {}  # by the number of the call before which they run
+    waiting: list[int] = []
     read: set[Buffer] = set()
-    total = 0.0
     for i, call in enumerate(calls):
-        if total >= enough or not read.isdisjoint(call.writes):
-            waves += [wave] if total >= small else []
-            wave, read, total = [], set(), 0.0
+        if not read.isdisjoint(call.writes):
+            waves[i] = _waves(waiting, work, small, enough)
+            waiting, read = [], set()
         if work[i] < small and all(touched[b] == i for b in call.writes) and not _may_fail(call):
-            wave.append(i)
+            waiting.append(i)
             read.update(call.reads)
-            total += work[i]
-    waves += [wave] if total >= small else []
-    put_off = {i for wave in waves for i in wave}
-    ends = {wave[-1]: tuple(wave) for wave in waves}
-    return tuple(ends.get(i, (i,)) for i in range(len(calls)) if i in ends or i not in put_off)
+    waves[len(calls)] = _waves(waiting, work, small, enough)
+    put_off = {i for together in waves.values() for wave in together for i in wave}
+    steps: list[tuple[int, ...]] = []
+    for i in range(len(calls) + 1):
+        steps += waves.get(i, [])
+        steps += [(i,)] if i < len(calls) and i not in put_off else []
+    return tuple(steps)
+
+
+def _waves(waiting: Sequence[int], work: Sequence[float], small: float, enough: float) -> list[tuple[int, ...]]:
+    """``waiting`` in waves of ``enough`` work; the last has at least ``small``."""
+    found: list[tuple[int, ...]] = []
+    start, total = 0, 0.0
+    for end, number in enumerate(waiting, 1):
+        total += work[number]
+        if total >= enough or (end == len(waiting) and total >= small):
+            found.append(tuple(waiting[start:end]))
+            start, total = end, 0.0
+    return found
 
 
 def _may_fail(call: Call) -> bool:

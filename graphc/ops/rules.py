@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,10 @@ def logical(c: Inference) -> tuple[TensorType, ...]:
 
 def unbroadcast(g: Tensor, like: Tensor) -> Tensor:
     """Sum the cotangent ``g`` over the axes along which ``like`` was broadcast, down to the shape of ``like``."""
-    from graphc.ops import reduce, shape
-
     if g.shape == like.shape:
         return g
+    from graphc.ops import reduce, shape
+
     extra = g.ndim - like.ndim
     repeated = [extra + i for i, e in enumerate(like.shape) if e == 1 and g.shape[extra + i] != 1]
     axes = (*range(extra), *repeated)
@@ -61,17 +62,27 @@ def unbroadcast(g: Tensor, like: Tensor) -> Tensor:
     return shape.reshape(g, like.shape) if extra else g
 
 
-def vjps(*rules: Callable[..., Tensor] | None) -> Callable[[Node, Tensor], list[Tensor | None]]:
-    """One rule ``(g, out, *inputs) -> cotangent`` per input, each summed back to its input's shape."""
+@dataclass(frozen=True)
+class VjpByInput:
+    """A derivative with one rule ``(g, out, *inputs) -> cotangent`` per input, each summed back to its input's
+    shape. ``of`` builds those alone that are asked for.
+    """
 
-    def vjp(node: Node, g: Tensor) -> list[Tensor | None]:
+    rules: tuple[Callable[..., Tensor] | None, ...]
+
+    def __call__(self, node: Node, g: Tensor) -> list[Tensor | None]:
+        return self.of(node, g, lambda x: True)
+
+    def of(self, node: Node, g: Tensor, asked: Callable[[Tensor], bool]) -> list[Tensor | None]:
         out = node.outputs[0]
         return [
-            unbroadcast(rule(g, out, *node.inputs), x) if rule is not None and is_float(x.dtype) else None
-            for rule, x in zip(rules, node.inputs, strict=True)
+            unbroadcast(rule(g, out, *node.inputs), x) if rule is not None and is_float(x.dtype) and asked(x) else None
+            for rule, x in zip(self.rules, node.inputs, strict=True)
         ]
 
-    return vjp
+
+def vjps(*rules: Callable[..., Tensor] | None) -> VjpByInput:
+    return VjpByInput(rules)
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:

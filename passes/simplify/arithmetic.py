@@ -93,7 +93,8 @@ def sign_into_constant(node: Node, context: Context) -> Tensor | None:
     """-x * c = x * -c, -x / c = x / -c, c / -x = -c / x, for a number c; so for -(x * c)"""
     pairs = either_way(node) if node.op is MULTIPLY else (node.inputs, node.inputs[::-1])
     for place, (minus, other) in enumerate(pairs):
-        x, value = _minus(minus, context), context.value(other)
+        x = _minus(minus, context)
+        value = None if x is None else context.value(other)
         if x is not None and value is not None:
             number = _constant(np.negative, value)
             return fitted(x * number if node.op is MULTIPLY else number / x if place else x / number, node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphc import ops
 from graphc.node import Node, Tensor
+from graphc.opdef import OpDef
 from graphc.ops.elementwise import ADD, DIVIDE, MULTIPLY, NEGATIVE, SUBTRACT
 from graphc.ops.exponential import ERF, EXP, EXPM1, SIGMOID, TANH
 from graphc.ops.power import POW, RECIPROCAL
@@ -39,16 +40,14 @@ def minus_one_plus_exp(node: Node, context: Context) -> Tensor | None:
 @RULES.on(SUBTRACT)
 def one_minus_exp(node: Node, context: Context) -> Tensor | None:
     """1 - exp(x) = -expm1(x)"""
-    found = _taken_from_one(node, context)
-    power = None if found is None else context.made_by(found, EXP)
+    power = _taken_from_one(node, EXP, context)
     return None if power is None else fitted(ops.negative(ops.expm1(power.inputs[0])), node)
 
 
 @RULES.on(SUBTRACT)
 def one_minus_sigmoid(node: Node, context: Context) -> Tensor | None:
     """1 - sigmoid(x) = sigmoid(-x); not in derivatives, which would take a second exponential"""
-    found = _taken_from_one(node, context)
-    inner = None if found is None else context.made_by(found, SIGMOID)
+    inner = _taken_from_one(node, SIGMOID, context)
     if inner is None or not forms.written(node):
         return None
     return fitted(ops.sigmoid(forms.negated(inner.inputs[0], context)), node)
@@ -57,8 +56,7 @@ def one_minus_sigmoid(node: Node, context: Context) -> Tensor | None:
 @RULES.on(SUBTRACT)
 def one_minus_erf(node: Node, context: Context) -> Tensor | None:
     """1 - erf(x) = erfc(x)"""
-    found = _taken_from_one(node, context)
-    inner = None if found is None else context.made_by(found, ERF)
+    inner = _taken_from_one(node, ERF, context)
     return None if inner is None else fitted(ops.erfc(inner.inputs[0]), node)
 
 
@@ -75,8 +73,7 @@ def one_plus_erf(node: Node, context: Context) -> Tensor | None:
 @RULES.on(SUBTRACT)
 def one_minus_tanh(node: Node, context: Context) -> Tensor | None:
     """1 - tanh(x) = 2 * sigmoid(-2 * x)"""
-    found = _taken_from_one(node, context)
-    inner = None if found is None else context.made_by(found, TANH)
+    inner = _taken_from_one(node, TANH, context)
     return None if inner is None else fitted(2 * ops.sigmoid(inner.inputs[0] * -2), node)
 
 
@@ -93,13 +90,14 @@ def one_plus_tanh(node: Node, context: Context) -> Tensor | None:
 @RULES.on(SUBTRACT)
 def one_minus_cos(node: Node, context: Context) -> Tensor | None:
     """1 - cos(x) = 2 * sin(x / 2)**2"""
-    found = _taken_from_one(node, context)
-    inner = None if found is None else context.made_by(found, COS)
+    inner = _taken_from_one(node, COS, context)
     return None if inner is None else fitted(2 * ops.square(ops.sin(inner.inputs[0] * 0.5)), node)
 
 
-def _taken_from_one(node: Node, context: Context) -> Tensor | None:
-    return node.inputs[1] if context.is_value(node.inputs[0], 1) else None
+def _taken_from_one(node: Node, op: OpDef, context: Context) -> Node | None:
+    """The node of f(x) in 1 - f(x), for the function ``op``."""
+    found = context.made_by(node.inputs[1], op)
+    return found if found is not None and context.is_value(node.inputs[0], 1) else None
 
 
 # Quotients of exponentials.

@@ -11,6 +11,7 @@ import pytest
 import graphc as gc
 from graphc.gradients import GRADIENT
 from graphc.node import Tensor
+from graphc.ops.rules import VjpByInput
 from passes.gradient import expand_gradients
 from passes.graph import Graph
 from passes.pipeline import optimize
@@ -122,6 +123,16 @@ def test_several_targets_are_summed_with_their_weights() -> None:
     found = gc.gradients(targets, x, [gc.constant(2.0), gc.constant(np.array([1, 0, -1], np.float32))])
     for device in DEVICES:
         np.testing.assert_array_equal(run(found, {x: [1.0, 2.0, 3.0]}, device), [7, 8, 9])
+
+
+def test_derivatives_that_nobody_asks_for_are_not_built() -> None:
+    x, y = (gc.placeholder((3,), name=n) for n in "xy")
+    node = (x * y).node
+    assert isinstance(node.op.vjp, VjpByInput)
+    found = node.op.vjp.of(node, gc.ones_like(x), lambda t: t is y)
+    assert found[0] is None
+    assert found[1] is not None
+    assert all(g is not None for g in node.op.vjp(node, gc.ones_like(x)))
 
 
 def test_backward_nodes_take_the_users_line() -> None:

@@ -11,8 +11,9 @@ from rewrite_checks import applied, graph_of, ops_in
 import graphc as gc
 from graphc import ops
 from graphc.node import Node, Tensor
-from graphc.ops.elementwise import ADD, NEGATIVE
+from graphc.ops.elementwise import ADD, NEGATIVE, SUBTRACT
 from graphc.ops.exponential import EXP
+from passes.graph import composed, rebuilds
 from passes.matching import UNIFORM_LIMIT, Context
 from passes.rewriting import REPEATS, Rules, firings
 from passes.simplify import simplify
@@ -67,7 +68,27 @@ def test_inputs_come_before_readers_and_places_are_kept() -> None:
 
 def test_a_graph_without_matches_is_shared() -> None:
     graph = graph_of(gc.tanh(gc.placeholder((2,))) * 3)
-    assert negated_exponentials().apply(graph).nodes == graph.nodes
+    assert negated_exponentials().apply(graph) is graph
+
+
+def test_what_stands_for_a_tensor_after_several_rebuilds() -> None:
+    twice = Rules("twice")
+
+    @twice.on(NEGATIVE)
+    def as_difference(node: Node, context: Context) -> Tensor | None:
+        return ops.subtract(0, node.inputs[0])
+
+    x = gc.placeholder((2,), name="x")
+    first, kept = gc.exp(x), gc.tanh(x)
+    graph = graph_of(gc.square(first), kept, gc.negative(kept))
+    with rebuilds() as steps:
+        after = twice.apply(negated_exponentials().apply(graph))
+    stands = composed(steps)
+    assert stands[first].node.op is SUBTRACT
+    assert stands[first] is after.outputs[0].node.inputs[0]
+    assert stands[graph.outputs[2]] is after.outputs[2]  # one that only the second replaced
+    assert kept not in stands
+    assert after.outputs[1] is kept
 
 
 def test_barriers_stay_and_hide_what_is_behind_them() -> None:

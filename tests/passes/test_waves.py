@@ -28,7 +28,7 @@ def test_what_is_put_off() -> None:
     chain = [call([], [a]), call([a], [p]), call([a], [b]), call([b], [q]), call([b], [c]), call([c], [r])]
     work = [1.0] * 6
     assert arrange(chain, work, 2, 100) == ((0,), (2,), (4,), (1, 3, 5))
-    assert arrange(chain, work, 2, 2) == ((0,), (2,), (1, 3), (4,), (5,))  # the last is too little for a wave
+    assert arrange(chain, work, 2, 2) == ((0,), (2,), (4,), (5,), (1, 3))  # the last is too little for a wave
     assert arrange(chain, work, 5, 100) == one_by_one(chain)  # so are all three
     assert arrange(chain, [1, 1, 1, 9, 1, 1], 2, 100) == ((0,), (2,), (3,), (4,), (1, 5))  # one is large
 
@@ -37,6 +37,16 @@ def test_nobody_overwrites_what_a_wave_still_reads() -> None:
     a, p, q, r = buffers(4)
     calls = [call([a], [p]), call([a], [q]), call([], [a]), call([a], [r])]
     assert arrange(calls, [1.0] * 4, 2, 100) == ((0, 1), (2,), (3,))
+
+
+def test_waves_run_one_after_the_other() -> None:
+    a, *results = buffers(8)
+    chain = [call([], [a]), *(call([a], [p]) for p in results[:4]), call([a], [a]), call([a], [results[4]])]
+    work = [5.0, 1.0, 1.0, 1.0, 1.0, 5.0, 1.0]
+    assert arrange(chain, work, 2, 2) == ((0,), (1, 2), (3, 4), (5,), (6,))
+    assert arrange(chain[:5] + chain[6:], work[:5] + work[6:], 2, 3) == ((0,), (1, 2, 3), (4, 5))
+    between = [chain[0], chain[1], chain[2], call([], results[5:6]), chain[3], chain[4]]
+    assert arrange(between, [5, 1, 1, 5, 1, 1], 2, 2) == ((0,), (3,), (1, 2), (4, 5))
 
 
 def test_results_that_are_needed_are_not_put_off() -> None:
