@@ -44,31 +44,58 @@ class Emitter(Primitives):
         self.canonical = canonical
         self.stages: list[list[Instr]] = []
         self.dtypes: list[DType] = []
-        self.accesses: dict[Access, str] = {}
+        self.accesses: dict[Access, int] = {}
+        self.modes: list[str] = []  # of the arguments: "r", "w" or "rw"
         self.extents: dict[Extent, int] = {}
         self.guards: dict[Node, int] = {}
         self.map: Map = ()
         self.node: Node | None = None
-        self._known: dict[Instr, int] = {}
+        self._known: dict[tuple[Any, ...], int] = {}
 
     def new_stage(self) -> None:
         self.stages.append([])
         self._known = {}
 
     def append(self, op: str, dtype: DType, args: tuple[int, ...] = (), attr: Any = None) -> int:
-        instr = Instr(op, dtype, args, attr)
-        found = self._known.get(instr)
+        key = (op, dtype, args, attr)
+        found = self._known.get(key)
         if found is None:
-            found = self._known[instr] = len(self.dtypes)
+            found = self._known[key] = len(self.dtypes)
             self.dtypes.append(dtype)
-            self.stages[-1].append(instr)
+            self.stages[-1].append(Instr(*key))
         return found
+
+    def instruction(self, number: int) -> Instr:
+        """The instruction that makes a value."""
+        for stage in self.stages:
+            if number < len(stage):
+                return stage[number]
+            number -= len(stage)
+        raise AssertionError(number)
+
+    def varies(self, number: int, axis: int) -> bool:
+        """Whether a value changes along an axis of the frame."""
+        accesses = list(self.accesses)
+        pending, seen = [number], {number}
+        while pending:
+            instr = self.instruction(pending.pop())
+            if instr.op == "index" and instr.attr == axis:
+                return True
+            if instr.op == "load" and accesses[instr.attr].strides[axis] != 0:
+                return True
+            if instr.op not in ("reduce", "pick"):
+                pending += [a for a in instr.args if a not in seen]
+                seen.update(instr.args)
+        return False
 
     def access(self, access: Access, mode: str) -> int:
         """Number of the argument for ``access``; one that is read and written shares its number."""
-        known = self.accesses.get(access, "")
-        self.accesses[access] = "".join(m for m in "rw" if m in known + mode)
-        return list(self.accesses).index(access)
+        number = self.accesses.setdefault(access, len(self.modes))
+        if number == len(self.modes):
+            self.modes.append(mode)
+        elif mode not in self.modes[number]:
+            self.modes[number] = "".join(sorted(self.modes[number] + mode))
+        return number
 
     # The builder's vocabulary (graphc.expr.Builder).
 

@@ -200,6 +200,8 @@ def _loop(notes: _Notes, call: LoopCall) -> tuple[list[Axis], Extent]:
             if instr.dtype.kind == "f":
                 combines = instr.op == "store" and bool(call.kernel.args[instr.attr].combine)  # added to a total
                 level = levels[instr.args[0]] if combines or instr.op == "reduce" else levels[number]
+                if level == 2 and number not in call.kernel.looped and not (combines or instr.op == "reduce"):
+                    level = 1  # picked: computed at one place of the row
                 total = total + (1 if combines else _FLOPS.get(instr.op, 0)) * points[level]
     return [Axis(e, _ROLES[r]) for e, r, written in zip(extents, roles, call.axes, strict=True) if written != 1], total
 

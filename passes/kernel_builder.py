@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc.dims import Extent, product
+from graphc.dtypes import int64
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
+from graphc.ops.comparison import WHERE
+from graphc.ops.leaf import CONSTANT
+from graphc.ops.reduce import SUM
 from passes.cluster import Cluster, Map, Piece, Walk, input_maps, walked
 from passes.emitter import Access, Emitter, Source
 from passes.keep import Value, choose_kept
@@ -53,6 +59,7 @@ class KernelBuilder:
         self._frame = tuple(canonical(e) for e in cluster.frame)
         self._reduced = sorted(cluster.reduced)
         self._stages = Stages(cluster)
+        self._walks: dict[tuple[tuple[Extent, ...], Map], tuple[tuple[Extent, ...], Extent]] = {}
         self._partial_of: PartialOf = _no_partial
 
     def build(self, partial_of: PartialOf) -> list[LoopCall]:
@@ -128,7 +135,32 @@ class KernelBuilder:
         node = tensor.node
         (inner,) = input_maps(node, out, self._reduced)
         value = self._value(values, node.inputs[0], inner)
+        place = self._picked_at(values.emitter, node, value)
+        if place is not None:
+            picked = values.emitter.instruction(value).args[1]
+            return values.emitter.append("pick", tensor.dtype, (picked, place), self._reduced[-1])
         return values.emitter.append("reduce", tensor.dtype, (value,), node.op.reduce)
+
+    def _picked_at(self, emitter: Emitter, node: Node, value: int) -> int | None:
+        """Where along the only reduced axis the sum of ``value`` takes its one element, a choice between that and 0; or
+        None: then there is no such place.
+        """
+        choice = node.inputs[0].node
+        if node.op is not SUM or choice.op is not WHERE or not is_zero(choice.inputs[2]):
+            return None
+        wide = [a for a in self._reduced if self._frame[a] != 1]
+        if wide != self._reduced[-1:] or not self._last_is_reduced():
+            return None
+        (axis,) = wide
+        if emitter.instruction(value).op != "select":
+            return None
+        condition = emitter.instruction(emitter.instruction(value).args[0])
+        if condition.op != "compare" or condition.attr != "eq":
+            return None
+        for place, counted in (condition.args, condition.args[::-1]):
+            if emitter.instruction(counted) == Instr("index", int64, (), axis) and not emitter.varies(place, axis):
+                return place
+        return None
 
     def _value(self, values: _Values, tensor: Tensor, out: Map) -> int:
         key = (tensor, out)
@@ -151,13 +183,12 @@ class KernelBuilder:
 
     def _computed(self, values: _Values, tensor: Tensor, out: Map) -> int:
         node = tensor.node
-        maps = input_maps(node, out, self._reduced)
+        inputs = self._cluster.inputs(node, out)
         operands: list[Any] = []
         if node.op.kind is Kind.GATHER:
             source = node.inputs[0]
             operands.append(Source(self._buffer_of(source), source.shape))
-        for t, m in list(zip(node.inputs, maps, strict=True))[len(operands) :]:
-            operands.append(self._value(values, t, m))
+        operands += [self._value(values, t, m) for t, m in inputs[len(operands) :]]
         if node.op.kind is Kind.VIEW:
             found: int = operands[0]
             return found
@@ -169,17 +200,26 @@ class KernelBuilder:
     # Memory.
 
     def _access(self, tensor: Tensor, out: Map) -> Access:
-        """How a contiguous tensor is walked under a map: strides along the frame's axes, in elements."""
+        """How a contiguous tensor is walked under a map."""
+        key = (tensor.shape, out)
+        found = self._walks.get(key)
+        if found is None:
+            found = self._walks[key] = self._walk(*key)
+        strides, offset = found
+        return Access(self._buffer_of(tensor), strides, offset=offset)
+
+    def _walk(self, shape: tuple[Extent, ...], out: Map) -> tuple[tuple[Extent, ...], Extent]:
+        """Strides along the frame's axes, and the first element."""
         strides: list[Extent] = [0] * len(self._frame)
         offset: Extent = 0
         for axis, place in enumerate(out):
             if place is not None:
                 walk = place if isinstance(place, Walk) else Walk(place, 1, 0)
-                stride = self._canonical(product(tensor.shape[axis + 1 :]))
+                stride = self._canonical(product(shape[axis + 1 :]))
                 offset = offset + walk.start * stride
                 if walk.axis is not None:
                     strides[walk.axis] = strides[walk.axis] + walk.step * stride
-        return Access(self._buffer_of(tensor), tuple(strides), offset=self._canonical(offset))
+        return tuple(strides), self._canonical(offset)
 
     def _load(self, emitter: Emitter, tensor: Tensor, out: Map, mode: str = "r") -> int:
         return emitter.append("load", tensor.dtype, (), emitter.access(self._access(tensor, out), mode))
@@ -265,18 +305,18 @@ class KernelBuilder:
         extents = [replaced.get(a, e) for a, e in enumerate(self._frame)]
         order = self._loop_order([a for a in range(len(extents)) if a not in (dropped or set())], extents)
         roles = {a: "r" if a in self._cluster.reduced else "p" for a in order}
-        accesses = list(emitter.accesses.items())
-        pinned = {i.attr for stage in emitter.stages for i in stage if i.op == "index"}
-        groups = _merge(order, roles, extents, [a for a, _ in accesses], pinned, self._canonical)
+        accesses = list(emitter.accesses)
+        pinned = {i.attr for stage in emitter.stages for i in stage if i.op in ("index", "pick")}
+        groups = _merge(order, roles, extents, accesses, pinned, self._canonical)
         place = {axis: n for n, group in enumerate(groups) for axis in group}
         args, operands = [], []
-        for access, mode in accesses:
+        for access, mode in zip(accesses, emitter.modes, strict=True):
             strides = tuple(access.strides[group[-1]] if group else 0 for group in groups)
             pattern = "".join("0" if s == 0 else "1" if s == 1 else "s" for s in strides)
             args.append(Arg(access.buffer.dtype, mode, pattern, access.per_split, access.combine))
             operands.append(Operand(access.buffer, strides, access.offset))
         stages = tuple(
-            tuple(Instr("index", i.dtype, (), place[i.attr]) if i.op == "index" else i for i in stage)
+            tuple(Instr(i.op, i.dtype, i.args, place[i.attr]) if i.op in ("index", "pick") else i for i in stage)
             for stage in emitter.stages
             if stage
         )
@@ -299,6 +339,13 @@ class KernelBuilder:
         if reduced and outer and not self._last_is_reduced():
             return [*outer[:-1], *reduced, outer[-1]]
         return [*outer, *reduced]
+
+
+def is_zero(tensor: Tensor) -> bool:
+    """Whether a tensor is the constant 0 (or -0), perhaps repeated."""
+    while tensor.node.op.kind is Kind.VIEW:
+        tensor = tensor.node.inputs[0]
+    return tensor.node.op is CONSTANT and not np.any(tensor.node.attrs["value"])
 
 
 def _no_partial(total: Tensor, columns: tuple[Extent, ...]) -> Buffer:

@@ -18,13 +18,16 @@ kernels are few.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from graphc.dtypes import DType
+
+_name = functools.cache(str)  # of a dtype, which NumPy puts together anew each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Instr:
 
     load, store: number of the pointer argument; const: the value; unary, binary, compare: the primitive's name;
     index: the axis; extent: number of the run-time integer; reduce: the combining primitive; guard: number of the
-    guard.
+    guard; pick: the reduced axis, along which it is the first value at the place that the second says, 0 outside.
     """
 
     op: str
@@ -44,7 +47,7 @@ class Instr:
     def __str__(self) -> str:
         attr = "" if self.attr is None else f" {self.attr}"
         args = "".join(f" v{a}" for a in self.args)
-        return f"{self.op}{attr}{args} : {self.dtype}"
+        return f"{self.op}{attr}{args} : {_name(self.dtype)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,9 @@ class Arg:
     combine: str = ""
 
 
+Stage: TypeAlias = tuple[tuple[int, Instr], ...]
+
+
 @dataclass(frozen=True)
 class LoopKernel:
     """One kernel. ``split`` cuts the reduced range into slices whose partial results another kernel combines."""
@@ -74,7 +80,7 @@ class LoopKernel:
     split: bool = False
 
     @cached_property
-    def numbered(self) -> tuple[tuple[tuple[int, Instr], ...], ...]:
+    def numbered(self) -> tuple[Stage, ...]:
         """The stages with each instruction's value number."""
         numbers = iter(range(sum(map(len, self.stages))))
         return tuple(tuple((next(numbers), instr) for instr in stage) for stage in self.stages)
@@ -90,7 +96,7 @@ class LoopKernel:
         lines = [f"kernel {self.roles}{' split' if self.split else ''} extents={self.extents} guards={self.guards}"]
         for i, a in enumerate(self.args):
             per_split = f" per split {a.combine}".rstrip() if a.per_split else ""
-            lines.append(f"  arg {i}: {a.dtype} {a.mode} [{a.strides}]{per_split}")
+            lines.append(f"  arg {i}: {_name(a.dtype)} {a.mode} [{a.strides}]{per_split}")
         for k, stage in enumerate(self.numbered):
             lines.append(f"  stage {k}:")
             lines += [f"    {'' if i.op in ('store', 'guard') else f'v{n} = '}{i}" for n, i in stage]
@@ -125,10 +131,22 @@ class LoopKernel:
                 found[number] = self._level(instr, first_inner, found)
         return found
 
+    @cached_property
+    def looped(self) -> frozenset[int]:
+        """The values that the innermost loop computes at every point: what is picked alone is computed at one."""
+        needed: set[int] = set()
+        for number, instr in reversed([pair for stage in self.numbered for pair in stage]):
+            if instr.op in ("store", "guard", "reduce") or number in needed:
+                needed.add(number)
+                needed.update(instr.args[1:] if instr.op == "pick" else instr.args)
+            elif instr.op == "pick":
+                needed.add(instr.args[1])
+        return frozenset(n for n in needed if self.levels[n] == 2)
+
     def _level(self, instr: Instr, first_inner: int, found: dict[int, int]) -> int:
         if instr.op == "index":
             return 2 if instr.attr >= first_inner else 1
-        if instr.op == "reduce":
+        if instr.op in ("reduce", "pick"):
             return 2 if self.roles.endswith("p") else (1 if first_inner else 0)
         own = 0
         if instr.op in ("load", "store"):

@@ -21,8 +21,7 @@ def describe() -> dict[str, str]:
     import numpy
     import scipy
 
-    from runtime.cpu import kernel_files, runner, threads
-    from runtime.cpu.backend import available_threads
+    from runtime.cpu import blas, kernel_files, runner, threads
 
     runner.program_runner()
     folder = kernel_files.cache_folder()
@@ -36,9 +35,9 @@ def describe() -> dict[str, str]:
         "platform": platform.platform(),
         "processor": llvmlite.binding.get_host_cpu_name(),
         "devices": ", ".join(devices()),
-        "threads": str(available_threads()),
+        "threads": str(threads.available_threads()),
         "thread layer": str(threads.current_layer()),
-        "blas": threads.blas_name(),
+        **blas.describe(),
         "kernel cache": f"{folder} ({kernels} kernels)",
     }
 

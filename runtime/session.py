@@ -62,7 +62,7 @@ _NO_FEEDS: Mapping[Any, Any] = {}
 Backend = Callable[[Graph, Unifier, Sequence[Tensor], ParameterStore], Program]
 
 
-def _backend(device: str, threads: int | None) -> Backend:
+def _backend(device: str, threads: int | None, autotune: bool) -> Backend:
     if device == "reference":
         from runtime.reference import ReferenceProgram
 
@@ -70,7 +70,7 @@ def _backend(device: str, threads: int | None) -> Backend:
     if device in ("cpu", "auto"):
         from runtime.cpu.backend import CpuBackend
 
-        return CpuBackend(threads)
+        return CpuBackend(threads, autotune)
     if device == "cuda":
         raise DeviceError("device 'cuda' is not in this version; use device='cpu', or 'auto' to take the best there is")
     raise DeviceError(f"unknown device {device!r}; use one of {', '.join(DEVICES)}")
@@ -90,11 +90,17 @@ class Session:
     ``check_numerics=True`` finds where a NaN or an infinity comes from: every run is evaluated by NumPy first, op by
     op, and raises ``NumericsError`` at the first op that makes one of finite operands, with the user's line, before
     anything has changed. It is slow. Infinities written as constants (masks) are taken as meant.
+
+    ``autotune=True`` measures how each matrix product is best split, and by which BLAS library if there are several,
+    the first time that its extents are met: at most some 50 ms for a product, remembered in the kernel cache's folder.
+    Splits round differently, so results may differ in the last bits from those of another machine or number of threads;
+    without it they depend on extents alone.
     """
 
     def __init__(
-        self, device: str = "cpu", seed: int = 0, threads: int | None = None, *, check_numerics: bool = False
-    ) -> None:
+        self, device: str = "cpu", seed: int = 0, threads: int | None = None, *, check_numerics: bool = False,
+        autotune: bool = False,
+    ) -> None:  # fmt: skip
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise SessionError(f"seed must be an int from 0 to 2**63 - 1, got {seed!r}")
         if threads is not None and (
@@ -102,7 +108,7 @@ class Session:
         ):
             raise SessionError(f"threads must be an int of at least 1, or None for all cores, got {threads!r}")
         self.device = device
-        self._backend = _backend(device, None if threads is None else int(threads))
+        self._backend = _backend(device, None if threads is None else int(threads), bool(autotune))
         self._check_numerics = bool(check_numerics)
         self._store = ParameterStore(int(seed))
         self._lock = threading.RLock()

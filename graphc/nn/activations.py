@@ -11,25 +11,25 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from graphc.custom import custom_gradient
 from graphc.dtypes import float32
 from graphc.errors import ArgumentError
 from graphc.node import Tensor
 from graphc.ops import (
     abs,
     erfc,
+    exp,
     expm1,
     greater,
     greater_equal,
     less,
     less_equal,
     logaddexp,
-    relu,
     sigmoid,
     sign,
     square,
     tanh,
     where,
-    zeros_like,
 )
 from graphc.ops.elementwise import as_float
 from graphc.ops.leaf import as_tensor
@@ -114,12 +114,14 @@ def celu(x: Any, alpha: float = 1.0) -> Tensor:
 
 def silu(x: Any) -> Tensor:
     """``x * sigmoid(x)``, also called swish."""
-    return _gated(as_float(x, "silu"), sigmoid)
+    return _gated(as_float(x, "silu"), sigmoid, lambda t, gate: gate * (1 - gate))
 
 
 def mish(x: Any) -> Tensor:
     """``x * tanh(softplus(x))``."""
-    return _gated(as_float(x, "mish"), lambda t: tanh(softplus(t)))
+    return _gated(
+        as_float(x, "mish"), lambda t: tanh(softplus(t)), lambda t, gate: (1 - square(gate)) * sigmoid(t)
+    )  # fmt: skip
 
 
 def gelu(x: Any, approximate: str = "none") -> Tensor:
@@ -132,8 +134,16 @@ def gelu(x: Any, approximate: str = "none") -> Tensor:
         raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     # Neither gate is written as 1 plus what goes to -1, of which little is left below 0.
     if approximate == "none":
-        return _gated(as_float(x, "gelu"), lambda t: 0.5 * erfc(t * -math.sqrt(0.5)))
-    return _gated(as_float(x, "gelu"), lambda t: sigmoid(t * (1 + 0.044715 * square(t)) * math.sqrt(8 / math.pi)))
+        return _gated(
+            as_float(x, "gelu"), lambda t: 0.5 * erfc(t * -math.sqrt(0.5)),
+            lambda t, gate: exp(square(t) * -0.5) * math.sqrt(0.5 / math.pi),
+        )  # fmt: skip
+    once = math.sqrt(8 / math.pi)
+    cubed = 0.044715 * once
+    return _gated(
+        as_float(x, "gelu"), lambda t: sigmoid(t * (once + cubed * square(t))),
+        lambda t, gate: gate * (1 - gate) * (once + 3 * cubed * square(t)),
+    )  # fmt: skip
 
 
 # Smooth ones of other kinds.
@@ -183,10 +193,23 @@ def _limit(x: Tensor) -> float:
     return 128.0 if x.dtype == float32 else 768.0
 
 
-def _gated(x: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
-    """``x * gate(x)``. Beyond the limit the gate is 0 or 1 to the last bit, and x to any power times any derivative of
-    it is 0; there the result is max(x, 0).
+def _gated(x: Tensor, gate: Callable[[Tensor], Tensor], slope: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """``x * gate(x)``, where ``slope(x, gate(x))`` is the gate's derivative. Beyond the limit the gate is 0 or 1 to the
+    last bit, and x to any power times any derivative of it is 0; so it is computed at the limit there.
     """
-    outside = greater(abs(x), _limit(x))
-    inner = where(outside, zeros_like(x), x)
-    return where(outside, relu(x), inner * gate(inner))
+    limit = _limit(x)
+
+    def within(x: Tensor) -> tuple[Tensor, Tensor]:
+        above = where(less(x, -limit), -limit, x)
+        return above, where(greater(above, limit), limit, above)
+
+    def forward(x: Tensor) -> Tensor:
+        above, inner = within(x)
+        return above * gate(inner)
+
+    def derivative(g: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        _, inner = within(x)
+        opened = gate(inner)
+        return g * (opened + inner * slope(inner, opened))
+
+    return custom_gradient(forward, derivative)(x)

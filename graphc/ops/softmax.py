@@ -16,6 +16,7 @@ from graphc.ops.comparison import equal, where
 from graphc.ops.elementwise import abs, as_float, stop_gradient
 from graphc.ops.exponential import exp, log
 from graphc.ops.leaf import zeros_like
+from graphc.ops.power import reciprocal
 from graphc.ops.reduce import Axis, max, restored, sum
 from graphc.ops.shape import normalize_axes, normalize_axis, squeeze
 
@@ -90,8 +91,9 @@ def _logsumexp_vjp(node: Node, g: Tensor) -> list[Tensor | None]:
 
 
 def _softmax_parts(node: Node) -> Tensor:
+    # One division for each row; of the sum, which is at least 1 or NaN, unless all are -inf, and 0 * inf is NaN too.
     e = exp(_shifted(node)[0])
-    return e / sum(e, node.attrs["axis"], keepdims=True)
+    return e * reciprocal(sum(e, node.attrs["axis"], keepdims=True))
 
 
 def _log_softmax_parts(node: Node) -> Tensor:

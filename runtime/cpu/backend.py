@@ -6,7 +6,6 @@ import contextlib
 import functools
 import gc
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -23,14 +22,17 @@ from passes.options import CompileOptions
 from passes.pipeline import Stage, optimize
 from passes.program import Buffer, Call, GemmCall, LoopCall, Program, RoutineCall, epilogue_of
 from passes.waves import Steps
-from runtime.cpu import cache, kernel_files, threads
+from runtime.cpu import blas, cache, kernel_files, threads
+from runtime.cpu.autotune import TunedSplits
 from runtime.cpu.binding import Binder, Bound
 from runtime.cpu.fixed_kernels import copy_source, gemm_source
 from runtime.cpu.frame import Arena, Frame, Request, address_of
 from runtime.cpu.printer import kernel_source
+from runtime.cpu.products import Splits
 from runtime.cpu.routines import ROUTINES
-from runtime.cpu.runner import clock_address, program_runner
+from runtime.cpu.runner import COST, clock_address, program_runner, runner_is_compiled
 from runtime.cpu.runner_source import DONE, FIRST, TIME_WORDS, WAYS
+from runtime.cpu.workers import Team
 from runtime.debug import DebuggedProgram
 from runtime.profile import Timings
 from runtime.reference import evaluate_graph, leaf_values
@@ -40,13 +42,6 @@ Array = np.ndarray[Any, Any]
 BINDINGS = 128  # shapes remembered per program
 
 log = logging.getLogger("graphc.cache")
-
-
-def available_threads() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -64,27 +59,35 @@ def _collector_paused() -> Iterator[None]:
 
 
 class CpuBackend:
-    """Makes programs for one session; ``threads`` is the most that one call is shared among."""
+    """Makes programs for one session; ``thread_count`` is the most that one call is shared among, ``autotune`` has
+    the splits of products measured.
+    """
 
-    def __init__(self, thread_count: int | None) -> None:
-        self._threads = thread_count or available_threads()
+    def __init__(self, thread_count: int | None, autotune: bool = False) -> None:
+        self._threads = thread_count or threads.available_threads()
         self._counters = cache.Counters()
         self._arena = Arena()
         self._options = CompileOptions.from_environment()
-        threads.blas_threads.acquire()
-        self._release = weakref.finalize(self, threads.blas_threads.release)  # also when nobody calls close
-        self._release.atexit = False
+        found = blas.libraries(all_usable=autotune)
+        self._products = TunedSplits(found, self._threads, program_runner) if autotune else Splits(found)
+        self._release: Callable[[], object] | None = None
+        if any(library.set_threads == 0 for library in found):
+            threads.blas_threads.acquire()
+            self._release = weakref.finalize(self, threads.blas_threads.release)  # also when nobody calls close
+            self._release.atexit = False
 
     def __call__(
         self, graph: Graph, unifier: Unifier, placeholders: Sequence[Tensor], store: ParameterStore
     ) -> CpuProgram | DebuggedProgram:
-        run = program_runner()
         stages: list[Stage] = []
         with _collector_paused():
             optimized = optimize(graph, self._options, unifier, stages.append if self._options.debug else None)
             program = lower(optimized, unifier)
         addresses = compile_calls(program.calls, self._counters)
-        made = CpuProgram(graph, program, addresses, placeholders, store, self._arena, self._threads, run)
+        run = program_runner()
+        made = CpuProgram(
+            graph, program, addresses, placeholders, store, self._arena, self._threads, self._products, run
+        )  # fmt: skip
         return DebuggedProgram(made, stages, placeholders, store) if self._options.debug else made
 
     def stats(self) -> dict[str, int]:
@@ -93,23 +96,38 @@ class CpuBackend:
 
     def close(self) -> None:
         """Give back the BLAS thread setting."""
-        self._release()
+        if self._release is not None:
+            self._release()
 
 
 def compile_calls(calls: Sequence[Call], counters: cache.Counters) -> dict[int, int]:
     """Addresses of the kernels of ``calls`` and their epilogues, by identity; compiled or loaded where this process has
-    not met them.
+    not met them. Compiles the runner as well, where there is none.
     """
     parts = [part for call in calls for part in (call, *epilogue_of(call))]
     kernels = [kernel_of(part) for part in parts]
-    missing = {name: source for name, source in kernels if name not in cache.kernel_cache.kernels}
-    if missing and log.isEnabledFor(logging.INFO):
-        slow = [name for name in missing if not kernel_files.machine_code(kernel_files.path_of(name))]
-        for number, name in enumerate(slow, 1):
-            log.info("compiling kernel %d of %d: %s", number, len(slow), name)
-            cache.kernel_cache.get(name, missing[name], counters)
+    new = {name: source for name, source in kernels if name not in cache.kernel_cache.kernels}
+    missing = [name for name in new if not kernel_files.machine_code(kernel_files.path_of(name))]
+    if missing:
+        _compile_missing({name: new[name]() for name in missing}, counters)
     addresses = [cache.kernel_cache.get(name, source, counters).address for name, source in kernels]
     return {id(part): address for part, address in zip(parts, addresses, strict=True)}
+
+
+def _compile_missing(sources: Mapping[str, str], counters: cache.Counters) -> None:
+    """Have the kernels of ``sources``, by name, that are not on disk yet."""
+    loaded = []
+    with Team(sources, besides=0 if runner_is_compiled() else COST) as team:
+        program_runner()  # while workers start
+        for number, name in enumerate(team.turns(), 1):
+            log.info("compiling kernel %d of %d: %s", number, len(sources), name)
+            before = counters.loaded
+            cache.kernel_cache.get(name, functools.partial(sources.__getitem__, name), counters)
+            if counters.loaded > before:
+                loaded.append(name)
+    ours = len(team.claimed.intersection(loaded))
+    counters.loaded -= ours
+    counters.compiled += ours
 
 
 def kernel_of(call: Call) -> tuple[str, Callable[[], str]]:
@@ -130,7 +148,7 @@ class CpuProgram:
 
     def __init__(
         self, graph: Graph, program: Program, addresses: Mapping[int, int], placeholders: Sequence[Tensor],
-        store: ParameterStore, arena: Arena, thread_count: int, run: Any,
+        store: ParameterStore, arena: Arena, thread_count: int, products: Splits, run: Any,
     ) -> None:  # fmt: skip
         self._graph = graph
         self.program = program
@@ -139,7 +157,7 @@ class CpuProgram:
         self._arena = arena
         self._run = run
         slots = {b.id: FIRST + i for i, b in enumerate(b for b in program.buffers if _is_external(b))}
-        self._binder = Binder(program, addresses, slots, thread_count)
+        self._binder = Binder(program, addresses, slots, thread_count, products)
         place = {t: i for i, t in enumerate(placeholders)}
         bases = np.zeros(FIRST + len(slots), np.int64)
         fed = [-1] * len(placeholders)

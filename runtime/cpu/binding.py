@@ -15,13 +15,26 @@ from graphc.dims import Extent, Symbol, evaluate
 from graphc.errors import DeviceError
 from graphc.ops.leaf import extent_in
 from passes.memory import plan_memory
-from passes.program import Buffer, Call, CopyCall, GemmCall, LoopCall, Program, RoutineCall, loops_of, split_source
+from passes.program import (
+    Buffer,
+    Call,
+    CopyCall,
+    GemmCall,
+    LoopCall,
+    Operand,
+    Program,
+    RoutineCall,
+    loops_of,
+    split_source,
+)
 from passes.waves import Steps, arrange, one_by_one
 from runtime.cpu import grid as grids
-from runtime.cpu.fixed_kernels import GEMM_WORDS, gemm_address
+from runtime.cpu.fixed_kernels import GEMM_WORDS
 from runtime.cpu.layout import layout_of
+from runtime.cpu.products import Blocks, Product, Split, Splits, blocks_of, gemm_words
 from runtime.cpu.routines import ROUTINES
 from runtime.cpu.runner_source import ARENA, COLUMNS, SCALARS, STATUS
+from runtime.cpu.streaming import flush_address, worth_streaming
 
 Array = np.ndarray[Any, Any]
 MAX_BLAS = 2**31 - 1  # extents and distances are 32-bit integers there
@@ -53,11 +66,14 @@ class Binder:
     constants, outputs).
     """
 
-    def __init__(self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int) -> None:
+    def __init__(
+        self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int, products: Splits
+    ) -> None:  # fmt: skip
         self._program = program
         self._addresses = addresses
         self._slots = slots
         self._threads = threads
+        self._products = products
         self._costs = [_cost(c) for c in program.calls]
 
     def bind(self, values: Mapping[Symbol, int], *, waves: bool = True) -> Bound:
@@ -73,7 +89,9 @@ class Binder:
         return self._binding(values).steps
 
     def _binding(self, values: Mapping[Symbol, int], waves: bool = True) -> _Binding:
-        return _Binding(self._program, self._addresses, self._slots, self._threads, self._costs, values, waves)
+        return _Binding(
+            self._program, self._addresses, self._slots, self._threads, self._products, self._costs, values, waves
+        )  # fmt: skip
 
 
 def _cost(call: Call) -> float:
@@ -84,18 +102,19 @@ def _cost(call: Call) -> float:
 class _Binding:
     def __init__(
         self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int,
-        costs: Sequence[float], values: Mapping[Symbol, int], waves: bool,
+        products: Splits, costs: Sequence[float], values: Mapping[Symbol, int], waves: bool,
     ) -> None:  # fmt: skip
         self._program = program
         self._addresses = addresses
         self._slots = slots
         self._threads = threads
+        self._products = products
         self._costs = costs
         self._values = values
         self._memo: dict[Extent, int] = {}
         self._splits: dict[int, int] = {}
         self._grids: dict[int, grids.Grid] = {}
-        self._gemm_grids: dict[int, grids.GemmGrid] = {}
+        self._gemms: dict[int, tuple[Product, Split, Blocks]] = {}
         for call, cost in zip(program.calls, costs, strict=True):
             self._cut(call, cost)
         self.sizes = {b.id: self._bytes(b) for b in program.buffers}
@@ -151,7 +170,7 @@ class _Binding:
         if isinstance(call, LoopCall):
             return self._grids[id(call)].work
         if isinstance(call, GemmCall):
-            return self._gemm_grids[id(call)].work
+            return self._gemms[id(call)][0].work
         if isinstance(call, RoutineCall):
             return ROUTINES[call.routine].grid(tuple(self._number(e) for e in call.sizes)).work
         return self.sizes[call.source.id] / 4
@@ -173,11 +192,13 @@ class _Binding:
             grid = grids.loop_grid(call.kernel, tuple(self._number(e) for e in call.axes), cost)
             self._note(call, grid)
         elif isinstance(call, GemmCall):
-            m, n, k, *batch = (self._number(e) for e in (call.m, call.n, call.k, *call.batch))
-            kernel = None if call.epilogue is None else call.epilogue.kernel
-            gemm = self._gemm_grids[id(call)] = grids.gemm_grid(m, n, k, math.prod(batch), kernel, cost)
+            product = self._product(call, cost)
+            split = self._products.split(product, self._addresses[id(call)])
+            blocks = blocks_of(product, split)
+            self._gemms[id(call)] = product, split, blocks
             if call.epilogue is not None:
-                self._note(call.epilogue, grids.epilogue_grid(call.epilogue.kernel, gemm, m, n))
+                grid = grids.epilogue_grid(call.epilogue.kernel, blocks, product.m, product.n)
+                self._note(call.epilogue, grid)
 
     def _note(self, call: LoopCall, grid: grids.Grid) -> None:
         self._grids[id(call)] = grid
@@ -234,6 +255,9 @@ class _Binding:
             words[word] = self._number(call.operands[argument].strides[axis])
         for argument, word in layout.split_stride.items():
             words[word] = math.prod(self._number(e) for e in call.operands[argument].buffer.shape)
+        for argument, word in layout.flush.items():
+            buffer = call.operands[argument].buffer
+            words[word] = flush_address() if worth_streaming(buffer, self.sizes[buffer.id]) else 0
         words[layout.extents : layout.extents + kernel.extents] = [self._number(e) for e in call.extents]
         self._words += words
         for argument, operand in enumerate(call.operands):
@@ -242,27 +266,41 @@ class _Binding:
             self._patches.append((start + layout.guards + k, STATUS, 0))
         return start
 
+    def _product(self, call: GemmCall, cost: float) -> Product:
+        m, n, k, *batch = (self._number(e) for e in (call.m, call.n, call.k, *call.batch))
+        trans_a, lda = self._stored(call.a, call.trans_a, m, k)
+        trans_b, ldb = self._stored(call.b, call.trans_b, k, n)
+        shared = [bool(batch) and not any(map(self._number, o.strides[:-1])) for o in (call.a, call.b)]
+        form = "" if call.epilogue is None else grids.epilogue_form(call.epilogue.kernel, m)
+        return Product(
+            call.c.dtype, m, n, k, math.prod(batch), (trans_a, trans_b),
+            (lda > max(m if trans_a else k, 1), ldb > max(k if trans_b else n, 1)), (shared[0], shared[1]),
+            call.beta != 0, form, cost,
+        )  # fmt: skip
+
+    def _stored(self, operand: Operand, trans: bool, rows: int, columns: int) -> tuple[bool, int]:
+        """How BLAS is told that an operand of so many rows and columns is stored: whether transposed, and its leading
+        dimension.
+        """
+        leading = self._number(operand.strides[-1])
+        if trans and rows == 1 and leading == 1:  # a vector is its own transpose, and BLAS slower where it transposes
+            trans, leading = False, columns
+        return trans, max(leading, rows if trans else columns, 1)  # what BLAS wants even of a matrix with but one row
+
     def _gemm(self, call: GemmCall) -> None:
-        m, n, k = (self._number(e) for e in (call.m, call.n, call.k))
-        epilogue, grid = call.epilogue, self._gemm_grids[id(call)]
+        product, split, blocks = self._gemms[id(call)]
+        m, n, k, epilogue = product.m, product.n, product.k, call.epilogue
         item = call.c.dtype.itemsize
-        *along_a, lda = (self._number(e) for e in call.a.strides)
-        *along_b, ldb = (self._number(e) for e in call.b.strides)
-        # What BLAS wants of a matrix even if it has but one row.
-        lda, ldb = max(lda, m if call.trans_a else k, 1), max(ldb, k if call.trans_b else n, 1)
+        lda, ldb = self._stored(call.a, call.trans_a, m, k)[1], self._stored(call.b, call.trans_b, k, n)[1]
         widest = max(m, n, k, lda, ldb)
         if widest > MAX_BLAS:
             raise DeviceError(f"the product at {call.nodes[0].where} has an extent of {widest}; BLAS takes {MAX_BLAS}")
-        words = {
-            "function": gemm_address(call.c.dtype), "trans_a": ord("T" if call.trans_a else "N"),
-            "trans_b": ord("T" if call.trans_b else "N"), "m": m, "n": n, "k": k, "lda": lda, "ldb": ldb,
-            "block": grid.size, "blocks_per_matrix": grid.per_matrix, "by_columns": int(grid.by_columns),
-            "batch_axes": len(call.batch),
-        }  # fmt: skip
+        extents = [self._number(e) for e in call.batch]
+        along_a, along_b = ([self._number(e) * item for e in o.strides[:-1]] for o in (call.a, call.b))
+        batch = list(zip(extents, along_a, along_b, strict=True))
         start = len(self._words)
-        self._words += [words.get(name, 0) for name in GEMM_WORDS]
-        for axis in reversed(range(len(call.batch))):
-            self._words += [self._number(call.batch[axis]), along_a[axis] * item, along_b[axis] * item]
+        library = self._products.libraries[split.library]
+        self._words += gemm_words(product, blocks, library, (lda, ldb), batch[::-1])
         place = {name: start + i for i, name in enumerate(GEMM_WORDS)}
         for name, factor in (("alpha", call.alpha), ("beta", call.beta)):
             self._patches.append((place[name], SCALARS, 8 * self._scalar(factor, call.c.dtype)))
@@ -275,7 +313,7 @@ class _Binding:
             self._words[place["epilogue"]] = self._addresses[id(epilogue)]
             self._words[place["epilogue_words"]] = first - start
             guarded = epilogue.kernel.guards > 0
-        self._instruction(call, start, grid.blocks, int(guarded))
+        self._instruction(call, start, blocks.count, int(guarded))
 
     def _routine(self, call: RoutineCall) -> None:
         sizes = tuple(self._number(e) for e in call.sizes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba.extending import get_cython_function_address
-
 from graphc.dtypes import DType
 
 _HEADER = "from runtime.cpu.intrinsics import *\n\n\n"
@@ -12,7 +10,7 @@ _HEADER = "from runtime.cpu.intrinsics import *\n\n\n"
 # the steps along it in both operands, in bytes; then the words of the epilogue.
 GEMM_WORDS = (
     "function", "trans_a", "trans_b", "m", "n", "k", "lda", "ldb", "alpha", "beta", "block", "blocks_per_matrix",
-    "by_columns", "batch_axes", "a", "b", "c", "epilogue", "epilogue_words",
+    "by_columns", "batch_axes", "a", "b", "c", "epilogue", "epilogue_words", "set_threads",
 )  # fmt: skip
 COPY_WORDS = ("bytes", "block", "source", "target")
 
@@ -20,6 +18,7 @@ _GEMM = """def {name}(args, scratch, lo, hi):
     w = ptr_int64(args)
     function, trans_a, trans_b, m, n, k, lda, ldb = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
     alpha, beta, size, per_matrix, by_columns, batch_axes = w[8], w[9], w[10], w[11], w[12], w[13]
+    threads = set_number(w[19], 1) if w[19] != 0 else 0
     for block in range(lo, hi):
         matrix = block // per_matrix
         first = (block - matrix * per_matrix) * size
@@ -43,6 +42,8 @@ _GEMM = """def {name}(args, scratch, lo, hi):
         call_gemm(function, trans_b, trans_a, columns, rows, k, alpha, b, ldb, a, lda, beta, c, max(n, 1))
         if w[17] != 0:
             call_kernel(w[17], args + 8 * w[18], scratch, block, block + 1)
+    if w[19] != 0:
+        set_number(w[19], threads)
 """
 
 _COPY = """def {name}(args, scratch, lo, hi):
@@ -63,9 +64,3 @@ def gemm_source(dtype: DType) -> tuple[str, str]:
 def copy_source() -> tuple[str, str]:
     """Label and source of the copy of bytes."""
     return "copy", _HEADER + _COPY
-
-
-def gemm_address(dtype: DType) -> int:
-    """Address of SciPy's BLAS ``sgemm`` or ``dgemm`` in this process."""
-    name = {"float32": "sgemm", "float64": "dgemm"}[str(dtype)]
-    return int(get_cython_function_address("scipy.linalg.cython_blas", name))

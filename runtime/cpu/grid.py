@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass
 
 from passes.loop_ir import LoopKernel
+from runtime.cpu.costs import cost_of
 from runtime.cpu.printer import block_columns
+from runtime.cpu.products import Blocks
 from runtime.cpu.scalars import LANES
 
 BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for the second-level cache
@@ -16,15 +18,6 @@ MAX_SPLITS = 64
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
 WAVE_CALL = 4 * PARALLEL_WORK  # below which a call is better one of several side by side than cut into blocks
 WAVE_WORK = 32 * PARALLEL_WORK  # of all calls of a wave: some tens of microseconds
-GEMM_PARTS = 4  # measured on two cores: more blocks cost BLAS its efficiency, fewer leave a core idle
-GEMM_WORTH_CUTTING = 2**16  # simple operations
-MACS_PER_OPERATION = 16
-# Measured, in simple operations; every other primitive counts as a half.
-_COSTLY = {
-    "exp": 8, "exp2": 8, "expm1": 8, "log": 8, "log1p": 8, "log2": 12, "log10": 12, "sigmoid": 8, "tanh": 8, "erf": 8,
-    "erfc": 32, "sin": 24, "cos": 24, "tan": 24, "asin": 12, "acos": 12, "atan": 16, "atan2": 20, "sinh": 20,
-    "cosh": 12, "asinh": 28, "acosh": 28, "atanh": 32, "pow": 40, "hypot": 12, "floordiv": 40, "mod": 40, "fmod": 40,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Grid:
 
 def work_per_element(kernel: LoopKernel) -> float:
     """Simple operations per element, roughly."""
-    return 1 + sum(_COSTLY.get(i.attr, 0.5) for i in kernel.instructions())
+    return 1 + sum(cost_of(i) for i in kernel.instructions())
 
 
 def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid:
@@ -84,44 +77,20 @@ def _splits(leading: int, total: int, *, whole_lanes: bool) -> tuple[int, int]:
     return max(1, math.ceil(leading / per_split)), per_split
 
 
-@dataclass(frozen=True)
-class GemmGrid:
-    """Blocks of a matrix product: rows or columns of the result per block."""
-
-    size: int
-    per_matrix: int
-    by_columns: bool
-    blocks: int
-    work: float
+def epilogue_form(kernel: LoopKernel, m: int) -> str:
+    """What blocks of a product with ``m`` rows a kernel can follow: of any "elements", or of whole "rows"."""
+    return "elements" if kernel.roles == "pp" or (m == 1 and kernel.roles == "p") else "rows"
 
 
-def gemm_grid(m: int, n: int, k: int, batch: int, epilogue: LoopKernel | None = None, cost: float = 0.0) -> GemmGrid:
-    """Cut the longer side of the result, where there is enough work for several blocks: BLAS rearranges the operand on
-    the other side once for each block. An epilogue that needs whole rows is cut by rows; ``cost`` is its work for each
-    element.
-    """
-    # BLAS makes about sixteen multiply-adds in the time of one simple operation.
-    work = m * n * (k / MACS_PER_OPERATION + cost)
-    by_columns = n > m and (epilogue is None or epilogue.roles == "pp" or (m == 1 and epilogue.roles == "p"))
-    longer = n if by_columns else m
-    parts = GEMM_PARTS if batch == 1 and work >= GEMM_WORTH_CUTTING else 1
-    size = max(1, math.ceil(longer / parts))
-    if parts > 1:
-        size = math.ceil(size / 4) * 4
-    per_matrix = max(1, math.ceil(longer / size))
-    empty = m == 0 or (n == 0 and epilogue is None)  # rows without columns still have sums
-    return GemmGrid(size, per_matrix, by_columns, 0 if empty else batch * per_matrix, work * batch)
-
-
-def epilogue_grid(kernel: LoopKernel, gemm: GemmGrid, m: int, n: int) -> Grid:
+def epilogue_grid(kernel: LoopKernel, blocks: Blocks, m: int, n: int) -> Grid:
     """The grid of a product's epilogue: block for block that of the product."""
-    blocks = gemm.blocks
+    count = blocks.count
     if kernel.roles == "p":
-        size = gemm.size if gemm.by_columns else gemm.size * n
-        return Grid(1, size, max(blocks, 1), 0, blocks, blocks, 0.0)
-    if gemm.by_columns:
-        return Grid(m, gemm.size, gemm.per_matrix, 0, blocks, blocks, 0.0)
-    return Grid(gemm.size, n, 1, 0, blocks, blocks, 0.0)
+        size = blocks.size if blocks.by_columns else blocks.size * n
+        return Grid(1, size, max(count, 1), 0, count, count, 0.0)
+    if blocks.by_columns:
+        return Grid(m, blocks.size, blocks.per_matrix, 0, count, count, 0.0)
+    return Grid(blocks.size, n, 1, 0, count, count, 0.0)
 
 
 def ways(work: float, blocks: int, threads: int) -> int:

@@ -43,8 +43,8 @@ ptr_float32, ptr_float64 = _pointer(types.float32), _pointer(types.float64)
 
 @intrinsic(prefer_literal=True)
 def stack(typing_context: Any, like: Any, count: Any) -> Any:
-    """Uninitialised stack memory for ``count`` (a literal) elements of the type of ``like``. Nothing else can
-    point to it.
+    """Uninitialised stack memory for ``count`` (a literal) elements of the type of ``like``, at the start of a cache
+    line. Nothing else can point to it.
     """
     if not isinstance(count, types.IntegerLiteral):
         raise TypeError("the size must be a literal")
@@ -52,7 +52,9 @@ def stack(typing_context: Any, like: Any, count: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         element = context.get_data_type(sig.args[0])
-        return cgutils.alloca_once(builder, element, size=ir.Constant(_I64, sig.args[1].literal_value))
+        memory = cgutils.alloca_once(builder, element, size=ir.Constant(_I64, sig.args[1].literal_value))
+        memory.align = 64
+        return memory
 
     return signature, codegen
 
@@ -256,6 +258,43 @@ def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any
 
 
 @intrinsic
+def stream_line(typing_context: Any, target: Any, source: Any) -> Any:
+    """Copy 64 bytes past the caches. ``target`` is an address aligned to 64 bytes."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = ir.VectorType(_I32, _VECTOR).as_pointer()
+        line = builder.load(builder.inttoptr(args[1], pointer))
+        line.align = 1
+        store = builder.store(line, builder.inttoptr(args[0], pointer))
+        store.align = 64
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def fence(typing_context: Any) -> Any:
+    """Wait until what was streamed can be seen by other threads."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def address(typing_context: Any, pointer: Any) -> Any:
+    """The address that a pointer holds."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], _I64)
+
+    return types.int64(pointer), codegen
+
+
+@intrinsic
 def call_kernel(typing_context: Any, function: Any, args: Any, scratch: Any, lo: Any, hi: Any) -> Any:
     """Call a kernel, ``void (int64 args, int64 scratch, int64 lo, int64 hi)``, through its address."""
 
@@ -310,3 +349,15 @@ def call_gemm(
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def set_number(typing_context: Any, function: Any, number: Any) -> Any:
+    """Call ``int function(int)`` through its address: it sets a number, and returns what that was before."""
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        kind = ir.FunctionType(_I32, [_I32])
+        before = builder.call(builder.inttoptr(values[0], kind.as_pointer()), [builder.trunc(values[1], _I32)])
+        return builder.sext(before, _I64)
+
+    return types.int64(types.int64, types.int64), codegen

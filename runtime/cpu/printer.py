@@ -7,6 +7,9 @@ axes. Values are computed as far out as they can be: once per call, once per row
 Sums along a row go into LANES partial sums, element ``j`` into lane ``j % LANES``, which are then added in a fixed
 tree; sums over outer axes go into one sum per column, in order. Both vectorise as plain elementwise loops, and
 neither depends on threads.
+
+A large result may be written past the cache (streaming.py): stores go to ``o`` instead of ``p``, a pointer to a strip
+of the result, or to a buffer for one.
 """
 
 from __future__ import annotations
@@ -17,10 +20,13 @@ from contextlib import contextmanager
 from graphc.dtypes import DType
 from passes.loop_ir import Instr, LoopKernel
 from runtime.cpu import scalars
+from runtime.cpu.costs import cost_of
 from runtime.cpu.layout import layout_of
 from runtime.cpu.scalars import LANES
+from runtime.cpu.streaming import CHEAP, STRIP, streamed
 
 COLUMNS = 4096  # columns at most that a block of a reduction over outer axes adds up at a time
+STREAMS = 4  # places that a sum reads at a time where it waits for memory
 COLUMN_BYTES = 2**15  # of their sums, which stay on the stack and in the first-level cache
 
 
@@ -52,6 +58,19 @@ class _Printer:
             self.outer.pop()
         self.reduced = [a for a, r in enumerate(roles) if r == "r"]
         self.last = len(roles) - 1
+        self.streamed = streamed(kernel)
+        self.only_sums = self._is_only_sums()
+
+    def _is_only_sums(self) -> bool:
+        """Whether the kernel waits for memory while it reduces a flat range: nothing is stored on the way, and little
+        is done.
+        """
+        if self.kernel.roles != "r" or any(a.combine for a in self.kernel.args):
+            return False
+        on_the_way = [i for n, i in self.kernel.numbered[0] if self.levels[n] == 2]
+        later = any(self.levels[n] == 2 for stage in self.kernel.numbered[1:] for n, _ in stage)
+        quiet = all(i.op not in ("store", "guard") for i in on_the_way)
+        return quiet and not later and sum(map(cost_of, on_the_way)) <= CHEAP / 2
 
     # Writing.
 
@@ -75,6 +94,10 @@ class _Printer:
             with self.block("for block in range(lo, hi):"):
                 self._grid()
             self._report_guards()
+            if self.layout.flush:
+                flush = " | ".join(f"f{n}" for n in self.layout.flush)
+                with self.block(f"if {flush} != 0:"):
+                    self.line(f"call_kernel({flush}, 0, 0, 0, 0)")
         return f"{comment}{scalars.HEADER}\n\n" + "\n".join(self.lines) + "\n"
 
     def _prologue(self) -> None:
@@ -90,12 +113,16 @@ class _Printer:
             self.line(f"s{number}_{axis} = w[{word}]")
         for number, word in layout.split_stride.items():
             self.line(f"s{number}_split = w[{word}]")
+        for number in self.streamed:
+            dtype = kernel.args[number].dtype
+            self.line(f"f{number} = w[{layout.flush[number]}]")
+            self.line(f"b{number} = address(stack({scalars.stored(scalars.zero(dtype), dtype)}, {STRIP}))")
         for k in range(kernel.extents):
             self.line(f"e{k} = w[{layout.extents + k}]")
         for k in range(kernel.guards):
             self.line(f"bad{k} = int64(0)")
         for number, instr in kernel.numbered[0]:
-            if self.levels[number] == 0 and instr.op not in ("store", "guard", "reduce"):
+            if self.levels[number] == 0 and instr.op not in ("store", "guard", "reduce", "pick"):
                 self._instruction(number, instr, {})
                 self.hoisted.add(number)
         for number, instr in self._reductions():
@@ -201,23 +228,45 @@ class _Printer:
         for stage in self.kernel.numbered:
             self._stage(list(stage), outer)
 
+    @contextmanager
+    def _strips(
+        self, stage: Sequence[tuple[int, Instr]], lo: str, hi: str, indices: dict[int, str]
+    ) -> Iterator[tuple[str, str]]:
+        """The range ``lo`` to ``hi`` of the last axis; in strips where the stage stores what may be written past the
+        cache: into memory, or into a buffer that is flushed after each strip.
+        """
+        stored = sorted({i.attr for _, i in stage if i.op == "store" and i.attr in self.streamed})
+        if not stored:
+            yield lo, hi
+            return
+        size = {n: self.kernel.args[n].dtype.itemsize for n in stored}
+        with self.block(f"for strip in range({lo}, {hi}, {STRIP}):"):
+            self.line(f"strip_end = min(strip + {STRIP}, {hi})")
+            for n in stored:
+                offset = self._offset(n, {**indices, self.last: "strip"})
+                self.line(f"d{n} = w[{self.layout.address[n]}] + ({offset}) * {size[n]}")
+                element = scalars.storage(self.kernel.args[n].dtype)
+                self.line(f"o{n} = ptr_{element}(select(f{n} != 0, b{n}, d{n}))")
+            yield "strip", "strip_end"
+            for n in stored:
+                with self.block(f"if f{n} != 0:"):
+                    self.line(f"call_kernel(f{n}, d{n}, b{n}, 0, (strip_end - strip) * {size[n]})")
+
     # One stage.
 
     def _stage(self, stage: list[tuple[int, Instr]], outer: dict[int, str]) -> None:
         reductions = [(n, i) for n, i in stage if i.op == "reduce"]
-        inner = [(n, i) for n, i in stage if self.levels[n] == 2 or i.op == "reduce"]
-        inner_numbers = {n for n, _ in inner}
+        inner = [(n, i) for n, i in stage if n in self.kernel.looped or i.op == "reduce"]
         over_rows = self.columns and bool(reductions)
         for number, instr in stage:
-            if number not in inner_numbers and number not in self.hoisted and not over_rows:
+            if self.levels[number] < 2 and instr.op != "reduce" and number not in self.hoisted and not over_rows:
                 self._instruction(number, instr, outer)
         if not inner:
             return
         if over_rows:
             self._sum_columns(stage, reductions, outer)
         elif self.columns:
-            with self.block("for j in range(c_lo, c_hi):"):
-                self._instructions(inner, {**outer, self.last: "j"})
+            self._along(inner, "c_lo", "c_hi", outer)
         else:
             self._walk_row(inner, reductions, outer)
 
@@ -237,9 +286,13 @@ class _Printer:
             indices = {**outer, **self._decompose("q", self.reduced)}
             per_row = [(n, i) for n, i in stage if self.levels[n] < 2 and i.op != "reduce"]
             self._instructions(per_row, indices)
-            with self.block("for l in range(c_hi - c_lo):"):
-                self.line("j = c_lo + l")
-                self._instructions([(n, i) for n, i in stage if self.levels[n] == 2], {**indices, self.last: "j"})
+            inner = [(n, i) for n, i in stage if self.levels[n] == 2]
+            with (
+                self._strips(inner, "c_lo", "c_hi", indices) as (first, end),
+                self.block(f"for j in range({first}, {end}):"),
+            ):
+                self.line("l = j - c_lo")
+                self._instructions(inner, {**indices, self.last: "j"})
                 self._accumulate(reductions)
 
     def _walk_row(
@@ -252,21 +305,43 @@ class _Printer:
         if leading:
             with self.block("for q in range(q_lo, q_hi):"):
                 self._along_row(inner, reductions, {**outer, **self._decompose("q", leading)})
+        elif self.only_sums:
+            self._parts_at_once(inner, reductions)
+            self._along_row(inner, reductions, outer, "rest")
         else:
             self._along_row(inner, reductions, outer)
         for number, instr in reductions:
             combined = f"combine_lanes_{scalars.combining(instr.attr)}(acc{number}, {LANES})"
             self.line(f"v{number} = {scalars.accumulated(combined, instr.dtype)}")
 
+    def _parts_at_once(self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]]) -> None:
+        """Whole lanes of equal parts of the range, far from each other: memory then has more requests on the way. The
+        range goes on at ``rest``.
+        """
+        self.line(f"part = (r_hi - r_lo) // {STREAMS * LANES} * {LANES}")
+        with self.block(f"for base in range(r_lo, r_lo + part, {LANES}):"), self.block(f"for l in range({LANES}):"):
+            for k in range(STREAMS):
+                self.line(f"j = base + {k} * part + l")
+                self._instructions(inner, {self.last: "j"})
+                self._accumulate(reductions)
+        self.line(f"rest = r_lo + {STREAMS} * part")
+
+    def _along(self, inner: Sequence[tuple[int, Instr]], lo: str, hi: str, indices: dict[int, str]) -> None:
+        with self._strips(inner, lo, hi, indices) as (first, end), self.block(f"for j in range({first}, {end}):"):
+            self._instructions(inner, {**indices, self.last: "j"})
+
     def _along_row(
-        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], indices: dict[int, str]
-    ) -> None:
+        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], indices: dict[int, str],
+        lo: str = "r_lo",
+    ) -> None:  # fmt: skip
         if not reductions:
-            with self.block("for j in range(r_lo, r_hi):"):
-                self._instructions(inner, {**indices, self.last: "j"})
+            self._along(inner, lo, "r_hi", indices)
             return
-        lanes = f"for l in range(min(r_hi - base, {LANES})):"
-        with self.block(f"for base in range(r_lo, r_hi, {LANES}):"), self.block(lanes):
+        with (
+            self._strips(inner, lo, "r_hi", indices) as (first, end),
+            self.block(f"for base in range({first}, {end}, {LANES}):"),
+            self.block(f"for l in range(min({end} - base, {LANES})):"),
+        ):
             self.line("j = base + l")
             self._instructions(inner, {**indices, self.last: "j"})
             self._accumulate(reductions)
@@ -281,16 +356,19 @@ class _Printer:
     def _instruction(self, number: int, instr: Instr, indices: dict[int, str]) -> None:
         args = [self._operand(a) for a in instr.args]
         if instr.op == "load":
-            place = args[0] if args else self._offset(instr.attr, indices)
-            text = scalars.load(f"p{instr.attr}", place, instr.dtype)
+            pointer, place = self._place(instr.attr, indices)
+            text = scalars.load(pointer, args[0] if args else place, instr.dtype)
             if len(args) == 2:  # a branch: what the mask excludes must not be read
                 text = f"({text}) if {args[1]} else {scalars.zero(instr.dtype)}"
         elif instr.op == "store" and self.kernel.args[instr.attr].combine:
             self._add_to_total(instr.attr, args[0], indices)
             return
         elif instr.op == "store":
-            target = f"p{instr.attr}[{self._offset(instr.attr, indices)}]"
-            self.line(f"{target} = {scalars.stored(args[0], instr.dtype)}")
+            pointer, place = self._place(instr.attr, indices)
+            self.line(f"{pointer}[{place}] = {scalars.stored(args[0], instr.dtype)}")
+            return
+        elif instr.op == "pick":
+            self._pick(number, instr, indices)
             return
         elif instr.op == "guard":
             self.line(f"bad{instr.attr} = bad{instr.attr} | int64({args[0]})")
@@ -303,11 +381,31 @@ class _Printer:
             text = scalars.expression(instr, args, [self.dtypes[a] for a in instr.args])
         self.line(f"v{number} = {text}")
 
+    def _pick(self, number: int, instr: Instr, indices: dict[int, str]) -> None:
+        """A value of the row at one place, as if summed with zeros; 0 where the place is not in the range."""
+        value, place = instr.args
+        self.line(f"v{number} = {scalars.zero(instr.dtype)}")
+        with self.block(f"if r_lo <= v{place} and v{place} < r_hi:"):
+            needed = {value}
+            known = [pair for stage in self.kernel.numbered for pair in stage if pair[0] <= value]
+            for n, i in reversed(known):
+                if n in needed and self.levels[n] == 2:
+                    needed.update(i.args)
+            cone = [(n, i) for n, i in known if n in needed and self.levels[n] == 2]
+            self._instructions(cone, {**indices, self.last: f"v{place}"})
+            self.line(f"v{number} = v{number} + v{value}")
+
     def _operand(self, value: int) -> str:
         """A value by name; a column's sum is read from where it was summed."""
         if self.columns and any(n == value for n, _ in self._reductions()):
             return scalars.accumulated(f"acc{value}[j - c_lo]", self.dtypes[value])
         return f"v{value}"
+
+    def _place(self, number: int, indices: dict[int, str]) -> tuple[str, str]:
+        """Pointer and index of an argument's element."""
+        if number in self.streamed:
+            return f"o{number}", f"{indices[self.last]} - strip"
+        return f"p{number}", self._offset(number, indices)
 
     def _offset(self, number: int, indices: dict[int, str]) -> str:
         """Index of an argument's element, in elements from its address."""

@@ -16,11 +16,19 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.errors import SessionError
+from runtime.cpu import blas
 
 _lock = threading.Lock()
 _serial = threading.RLock()  # for the workqueue layer, which aborts the process when two threads launch at once
 _layer: str | None = None
 _pid = 0
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def preload_tbb() -> None:
@@ -81,7 +89,7 @@ class _BlasThreads:
                 from threadpoolctl import ThreadpoolController
 
                 controller = ThreadpoolController()
-                mine = [info["filepath"] for info in controller.info() if _is_scipy_blas(info)]
+                mine = [info["filepath"] for info in blas.scipy_blas(controller.info())]
                 if mine:
                     self._limit = controller.select(filepath=mine).limit(limits=1)
                     self._limit.__enter__()
@@ -94,19 +102,4 @@ class _BlasThreads:
                 self._limit = None
 
 
-def _is_scipy_blas(info: dict[str, Any]) -> bool:
-    """SciPy's own copy where wheels bundle one; otherwise the BLAS that the whole process shares."""
-    folder = os.path.basename(os.path.dirname(info["filepath"])).lower()
-    return info["user_api"] == "blas" and "numpy" not in folder
-
-
 blas_threads = _BlasThreads()
-
-
-def blas_name() -> str:
-    """The BLAS library that matrix products call, with its version."""
-    import scipy.linalg.cython_blas  # noqa: F401  # loads the library
-    from threadpoolctl import threadpool_info
-
-    found = [info for info in threadpool_info() if _is_scipy_blas(info)]
-    return ", ".join(f"{i['internal_api']} {i['version']} (through SciPy)" for i in found) or "SciPy's"

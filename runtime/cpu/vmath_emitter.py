@@ -7,9 +7,12 @@ Programming, volume 2, section 4.2.2.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import llvmlite.binding as llvm
+import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
@@ -95,6 +98,14 @@ class Emitter:
     def power_of_two(self, biased_exponent: Any) -> Any:
         return self.from_bits(self.ir.shl(biased_exponent, self.int_const(self.fmt.mantissa_bits)))
 
+    def scaled(self, x: Any, exponent: Any) -> Any:
+        """x 2^exponent, rounded once; only where ``has_scaling``."""
+        kinds = [self.float_type, ir.IntType(32)]
+        signature = ir.FunctionType(self.float_type, kinds)
+        if self.int_type != kinds[1]:
+            exponent = self.ir.trunc(exponent, kinds[1])
+        return self.ir.call(self.ir.module.declare_intrinsic("llvm.ldexp", kinds, signature), [x, exponent])
+
     def from_integer(self, value: Any) -> Any:
         """A non-negative integer below 2^mantissa_bits as a float. Such an integer is the mantissa of 2^mantissa_bits
         plus itself; AVX2 has no conversion from 64-bit integers.
@@ -132,6 +143,16 @@ class Emitter:
         """The product of two pairs, to twice the precision less a few bits."""
         high, low = self.exact_product(a[0], b[0])
         return high, self.fma(a[0], b[1], self.fma(a[1], b[0], low))
+
+
+@functools.cache
+def has_scaling() -> bool:
+    """Whether ``llvm.ldexp`` becomes a vector instruction: AVX-512 has one, and LLVM uses it from some version on. Else
+    it is a call of libm for each element.
+    """
+    chosen = numba.config.CPU_NAME or numba.config.CPU_FEATURES
+    features = llvm.get_host_cpu_features()
+    return not chosen and llvm.llvm_version_info[0] >= 22 and bool(features.get("avx512f"))
 
 
 def bit_pattern(fmt: Format, value: float) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from runtime.cpu._vmath_tables import ERF_SPLIT, ERFC, ERFC_SHORT, FLOAT32, LOG2_E
-from runtime.cpu.vmath_emitter import Emitter, Pair, bit_pattern, function, of_both
+from runtime.cpu.vmath_emitter import Emitter, Pair, bit_pattern, function, has_scaling, of_both
 
 
 def reduce_exp(e: Emitter, x: Any) -> tuple[Any, Any, Any, int]:
@@ -23,14 +23,17 @@ def reduce_exp(e: Emitter, x: Any) -> tuple[Any, Any, Any, int]:
 
 def exp_core(e: Emitter, x: Any) -> Any:
     """exp of an x in [exp_min, exp_max], or of NaN."""
-    r, r_error, bits, zero = reduce_exp(e, x)
-    return times_power_of_two(e, _exp_reduced(e, r, r_error), bits, zero)
+    magic = 1.5 * 2.0**e.fmt.mantissa_bits
+    shifted = e.fma(x, e.const(LOG2_E), e.const(magic))
+    n = e.sub(shifted, e.const(magic))
+    r = e.fma(n, e.const(-e.fmt.ln2_lo), e.fma(n, e.const(-e.fmt.ln2_hi), x))
+    return times_power_of_two(e, _exp_reduced(e, r), e.bits(shifted), bit_pattern(e.fmt, magic))
 
 
-def _exp_reduced(e: Emitter, r: Any, r_error: Any) -> Any:
-    """exp(r + r_error), |r| <= ln2/2."""
-    tail = e.fma(e.mul(r, r), e.polynomial(r, e.fmt.exp), r_error)
-    return e.add(e.add(r, tail), e.const(1.0))
+def _exp_reduced(e: Emitter, r: Any) -> Any:
+    """exp(r), |r| <= ln2/2."""
+    one = e.const(1.0)
+    return e.fma(e.fma(r, e.polynomial(r, e.fmt.exp), one), r, one)
 
 
 def exp_pair(e: Emitter, r: Any, r_error: Any) -> Pair:
@@ -42,6 +45,8 @@ def exp_pair(e: Emitter, r: Any, r_error: Any) -> Pair:
 
 def times_power_of_two(e: Emitter, p: Any, bits: Any, zero: int) -> Any:
     """p 2^(bits - zero), rounded once where the result is subnormal."""
+    if has_scaling():
+        return e.scaled(p, e.ir.sub(bits, e.int_const(zero)))
     # n halved with both halves biased at once; n + 2 bias is positive, so a logical shift serves, which
     # AVX2 has for 64-bit lanes and an arithmetic one it has not.
     both = e.ir.add(bits, e.int_const(2 * e.fmt.bias - zero))
@@ -165,7 +170,8 @@ def _emit_exp2(e: Emitter, x: Any) -> Any:
     fraction = e.sub(clamped, e.sub(shifted, e.const(magic)))
     r, r_error = e.exact_product(fraction, e.const(e.fmt.ln2[0]))
     r_error = e.fma(fraction, e.const(e.fmt.ln2[1]), r_error)
-    return times_power_of_two(e, _exp_reduced(e, r, r_error), e.bits(shifted), bit_pattern(e.fmt, magic))
+    p = e.add(*exp_pair(e, r, r_error))
+    return times_power_of_two(e, p, e.bits(shifted), bit_pattern(e.fmt, magic))
 
 
 def _emit_expm1(e: Emitter, x: Any) -> Any:
@@ -237,7 +243,7 @@ def _emit_tanh(e: Emitter, x: Any) -> Any:
 def _emit_sigmoid(e: Emitter, x: Any) -> Any:
     t = exp_core(e, e.at_least(e.neg(e.abs(x)), e.fmt.exp_min))
     numerator = e.select(e.compare(x, "<", e.const(0.0)), t, e.const(1.0))
-    return _quotient(e, numerator, t, 1.0)
+    return e.div(numerator, e.add(t, e.const(1.0)))
 
 
 def _emit_erf(e: Emitter, x: Any) -> Any:

@@ -219,7 +219,7 @@ FORMS = [
          np.sin),
     # quotients of exponentials
     Form("exp / sum(exp)", "softmax_by_hand", lambda x: gc.exp(x) / gc.sum(gc.exp(x), -1, keepdims=True), OFFSET, _soft,
-         _zeros),
+         _zeros, slack=NEAR_ONE),
     Form("exp / sum(exp), leading axis", "softmax_by_hand", lambda x: gc.exp(x) / gc.sum(gc.exp(x), 0),
          np.array(OFFSET).T, lambda x: _soft(x, 0), _zeros, slack=NEAR_ONE),
     Form("exp / sum(exp), axis put back", "softmax_by_hand", _row_sums_restored, OFFSET, _soft, _zeros, slack=NEAR_ONE),

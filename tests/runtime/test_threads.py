@@ -329,8 +329,9 @@ def blas_threads() -> dict[str, int]:
     return {i["filepath"]: i["num_threads"] for i in controller.info() if i["user_api"] == "blas"}
 
 
-def test_blas_threads_are_restored_when_the_last_session_closes() -> None:
+def test_blas_threads_are_restored_when_the_last_session_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """SciPy's BLAS has one thread while a session is open; NumPy's is left alone."""
+    monkeypatch.setenv("GRAPHC_BLAS", "scipy")
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         before = blas_threads()
         a = np.random.default_rng(0).normal(size=(300, 300))
@@ -361,8 +362,9 @@ def test_failed_session_leaves_blas_alone() -> None:
     assert blas_threads() == before
 
 
-def test_session_that_is_dropped_gives_blas_back() -> None:
+def test_session_that_is_dropped_gives_blas_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without close, as in a notebook that makes session after session."""
+    monkeypatch.setenv("GRAPHC_BLAS", "scipy")
     gc.collect()
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         before = blas_threads()

@@ -1,0 +1,136 @@
+"""Matrix products at known extents: what their speed depends on, how they are split, and the words of their calls.
+
+A ``Split`` is the whole choice of how a product is computed. A rule makes it of the product's extents alone, so that
+results do not depend on the machine's mood; ``Session(autotune=True)`` measures instead (autotune.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.dtypes import DType
+from runtime.cpu.blas import Library
+from runtime.cpu.fixed_kernels import GEMM_WORDS
+
+MACS_PER_OPERATION = 16
+WORTH_CUTTING = 2**16  # simple operations
+PARTS = (1, 2, 4, 8, 16)  # into which a result may be cut
+FEWEST = 4  # parts of a single product: more cost BLAS its efficiency, fewer leave a core idle
+FINER = 4  # times as many, at most, so that blocks are computed directly
+DIRECT = 10**6  # multiply-adds that OpenBLAS computes directly (sgemm_small_kernel_permit_skylakex.c)
+DIRECT_DOTS = 1200, 32  # largest result and smallest ``k`` where it makes dot products of rows
+MULTIPLE = 4  # rows or columns of a block, where there are several
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of ``m`` x ``k`` and ``k`` x ``n`` matrices, ``batch`` times.
+
+    ``gaps`` says of both operands whether their rows lie apart from one another, ``shared`` whether one matrix serves
+    the whole batch; ``adds`` that the result is added to what is there. The ``epilogue`` is "" (none), "elements" (it
+    takes blocks of any form) or "rows" (whole rows). ``cost`` is its work for each element.
+    """
+
+    dtype: DType
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    trans: tuple[bool, bool] = (False, False)
+    gaps: tuple[bool, bool] = (False, False)
+    shared: tuple[bool, bool] = (False, False)
+    adds: bool = False
+    epilogue: str = ""
+    cost: float = 0.0
+
+    @property
+    def work(self) -> float:
+        """Simple operations, roughly: BLAS makes about sixteen multiply-adds in the time of one."""
+        return self.batch * self.m * self.n * (self.k / MACS_PER_OPERATION + self.cost)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a product is computed: each result cut into so many ``parts``, blocks of rows or of columns, and every block
+    a call of the BLAS library of that name.
+    """
+
+    library: str
+    by_columns: bool
+    parts: int
+
+    def suits(self, product: Product) -> bool:
+        """Whether the product can be computed so."""
+        return not (self.by_columns and product.epilogue == "rows")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of a product: ``size`` rows or columns of a result each."""
+
+    size: int
+    per_matrix: int
+    by_columns: bool
+    count: int
+
+
+def usual_split(product: Product, library: Library) -> Split:
+    """Cut the longer side of the result, where there is enough work for several blocks: BLAS rearranges the operand on
+    the other side once for each block. Cut further where the library computes the blocks directly then.
+    """
+    by_columns = product.n > product.m and product.epilogue != "rows"
+    fewest = FEWEST if product.batch == 1 and product.work >= WORTH_CUTTING else 1
+    splits = [Split(library.name, by_columns, parts) for parts in PARTS if fewest <= parts <= FINER * fewest]
+    if library.direct and product.work >= WORTH_CUTTING:
+        return next((split for split in splits if _is_direct(product, split)), splits[0])
+    return splits[0]
+
+
+def _is_direct(product: Product, split: Split) -> bool:
+    """Whether OpenBLAS for AVX-512 computes the blocks without rearranging operands."""
+    size = blocks_of(product, split).size
+    result = size * (product.m if split.by_columns else product.n)
+    largest, smallest = DIRECT_DOTS
+    dots = product.trans == (False, True)
+    return result * product.k <= DIRECT and not (dots and (result > largest or product.k < smallest))
+
+
+def blocks_of(product: Product, split: Split) -> Blocks:
+    """The blocks into which ``split`` cuts the product."""
+    longer = product.n if split.by_columns else product.m
+    size = max(1, math.ceil(longer / split.parts))
+    if split.parts > 1:
+        size = math.ceil(size / MULTIPLE) * MULTIPLE
+    per_matrix = max(1, math.ceil(longer / size))
+    empty = product.m == 0 or (product.n == 0 and not product.epilogue)  # rows without columns still have sums
+    return Blocks(size, per_matrix, split.by_columns, 0 if empty else product.batch * per_matrix)
+
+
+def gemm_words(
+    product: Product, blocks: Blocks, library: Library, leading: tuple[int, int], batch: Sequence[tuple[int, int, int]]
+) -> list[int]:
+    """The argument words of a product but for its addresses. ``leading`` are the distances of both operands' rows,
+    ``batch`` the extent and the steps in bytes of each batch axis from the innermost.
+    """
+    trans_a, trans_b = (ord("T" if trans else "N") for trans in product.trans)
+    words = {
+        "function": library.gemm(product.dtype), "trans_a": trans_a, "trans_b": trans_b,
+        "m": product.m, "n": product.n, "k": product.k, "lda": leading[0], "ldb": leading[1],
+        "block": blocks.size, "blocks_per_matrix": blocks.per_matrix, "by_columns": int(blocks.by_columns),
+        "batch_axes": len(batch), "set_threads": library.set_threads,
+    }  # fmt: skip
+    return [words.get(name, 0) for name in GEMM_WORDS] + [word for axis in batch for word in axis]
+
+
+class Splits:
+    """How a session splits its products: by the rule, with the first of its BLAS libraries."""
+
+    def __init__(self, libraries: Sequence[Library]) -> None:
+        self.libraries = {library.name: library for library in libraries}
+        self._usual = libraries[0]
+
+    def split(self, product: Product, kernel: int) -> Split:
+        """The split of a product, whose kernel is at address ``kernel``."""
+        return usual_split(product, self._usual)
