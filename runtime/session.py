@@ -8,7 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from runtime.numerics import CheckedProgram
 from runtime.profile import Timings
 from runtime.step import Step
 from runtime.store import STATE, ParameterStore, refuse_unnamed
+
+if TYPE_CHECKING:
+    from runtime.cpu.frame import Request
 
 Array = np.ndarray[Any, Any]
 DEVICES = ("cpu", "reference", "auto")
@@ -50,10 +53,8 @@ class Program(Protocol):
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]: ...
 
     @property
-    def again(self) -> Callable[[tuple[Any, ...]], Sequence[Any] | None] | None:
-        """The last run, for other feeds of the same shapes: its outputs, or None for feeds that do not fit. None where
-        every run goes through ``run``.
-        """
+    def again(self) -> Request | None:
+        """The last run, for other feeds of the same shapes. None where every run goes through ``run``."""
 
     def profile(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int) -> Timings: ...
 

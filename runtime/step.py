@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from graphc.errors import DeviceError, FeedError, SessionError
 from graphc.node import Tensor
 from passes.explain import Explanation, explain
 from passes.memory_report import MemoryReport, memory_report
+from runtime.batches import grouped
 from runtime.extents import has_extents, named_extents, unknown_extents
 from runtime.feeds import Extras, FeedPlan, convert
 from runtime.fetches import Fetches
@@ -20,6 +22,7 @@ from runtime.profile import Profile, profile_of
 from runtime.store import ParameterStore
 
 if TYPE_CHECKING:
+    from runtime.cpu.frame import Request
     from runtime.session import Program, Session
 
 
@@ -52,7 +55,7 @@ class Step:
         self._in_order = self._order == tuple(range(len(self.feeds)))
         self._placeholders = plan.placeholders
         self._rebuild = fetches.rebuild
-        self._last_run: Callable[[tuple[Any, ...]], Sequence[Any] | None] | None = None
+        self._request: Request | None = None  # of the last run, for others of its shapes
         self.runs = 0
 
     @property
@@ -99,6 +102,52 @@ class Step:
         steps = _count(n, "repeat")
         return self._run(*self._converted(arrays), steps)
 
+    def map(self, batches: Iterable[Any]) -> list[Any]:
+        """Run once with each of ``batches``: the arrays of a call in a tuple, or the array alone where a call takes
+        one. What each run fetches, in order.
+
+        Runs of arrays that fit as they are, and have the shapes of the ones before, follow one another without Python
+        between them. Batches are drawn some tens of milliseconds of running ahead. The updates of each run take effect
+        before the next; a run that raises, an iterator that does, and Ctrl-C leave those before it done.
+        """
+        results: list[Any] = []
+        for group in grouped(batches, self._tuple):
+            while group:
+                done = self._each(group) if self._in_order else []
+                results += done
+                del group[: len(done)]
+                if group:
+                    results.append(self(*group.pop(0)))
+        return results
+
+    def _tuple(self, batch: Any) -> tuple[Any, ...]:
+        if isinstance(batch, (tuple, list)):
+            return tuple(batch)
+        if len(self.feeds) != 1:
+            names = ", ".join(t.name for t in self.feeds)
+            raise FeedError(f"map: each batch is a tuple of {len(self.feeds)} arrays ({names}), got {_shown(batch)}")
+        return (batch,)
+
+    def _each(self, batches: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Results of the first of ``batches``, as many as fit the last run as they are; nothing is converted."""
+        session, request, count = self._session, self._request, len(self.feeds)
+        if request is None:
+            return []
+        fitting = tuple(itertools.takewhile(lambda batch: len(batch) == count, batches))
+        with session._lock:
+            if session._closed or session._running:
+                return []
+            session._running = True
+            try:
+                before = self._program.runs
+                results = request.run_each(fitting)
+            finally:
+                session._running = False
+                done = self._program.runs - before
+                self.runs += done
+                session._runs += done
+        return [self._rebuild(each) for each in results]
+
     def _converted(self, arrays: Sequence[Any]) -> tuple[list[Any], Extras]:
         if any(isinstance(a, dict) for a in arrays):
             raise FeedError("a step is called with arrays, in the order of its feeds; feeds by name go to session.run")
@@ -121,15 +170,15 @@ class Step:
         """Results of the last run with other feeds, in the order of the plan's placeholders, that need no conversion
         and have the shapes they had. None, and nothing has changed, where ``_run`` must see to it.
         """
-        session, again = self._session, self._last_run
-        if again is None:
+        session, request = self._session, self._request
+        if request is None:
             return None
         with session._lock:
             if session._closed or session._running:
                 return None
             session._running = True
             try:
-                results = again(arrays)
+                results = request.run(arrays)
                 if results is not None:
                     self.runs += 1
                     session._runs += 1
@@ -147,7 +196,7 @@ class Step:
             try:
                 values = self._last = self._plan.bind(tuple([a.shape for a in arrays]), extras)
                 results = program.run(values, arrays, steps)
-                self._last_run = None if self._plan.takes_extents else program.again
+                self._request = None if self._plan.takes_extents else program.again
             except BaseException as error:
                 if steps > 1:
                     error.add_note(f"repeat: {program.runs - before} of {steps} runs were done, and their updates hold")
@@ -237,6 +286,9 @@ class Step:
 
 def _count(n: Any, what: str) -> int:
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        shown = f"an array of shape {np.shape(n)}" if np.ndim(n) else repr(n)
-        raise SessionError(f"{what}: the first argument is the number of runs, an int of at least 1; got {shown}")
+        raise SessionError(f"{what}: the first argument is the number of runs, an int of at least 1; got {_shown(n)}")
     return int(n)
+
+
+def _shown(value: Any) -> str:
+    return f"an array of shape {np.shape(value)}" if np.ndim(value) else repr(value)

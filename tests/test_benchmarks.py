@@ -354,6 +354,25 @@ def test_memory_rows() -> None:
     ]
 
 
+def test_compile_rows_have_the_imports_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(python: str, arguments: list[str], *_: Any, **variables: str) -> dict[str, float]:
+        folder = Path(variables["GRAPHC_CACHE_DIR"])
+        first = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        if arguments[1] == "jax":
+            raise SideError("ended with status 1")
+        return {"imported": 0.5 if first else 0.25, "first": 2.0 if first else 0.5, "second": 1e-3, "compiled": 1}
+
+    monkeypatch.setattr(extras, "run_once", answer)
+    pythons = {"graphc": sys.executable, "numpy": sys.executable, "jax": sys.executable}
+    rows = extras.compile_rows(pythons, 2, 60.0, lambda _: None)
+    assert [row["sides"]["graphc"]["min"] for row in rows] == [0.25, 2.0, 0.5, 1e-3]
+    assert [report.judge(row).met for row in rows] == [None, True, True, False]
+    assert all(row["sides"]["jax"] == {"error": "ended with status 1"} for row in rows)
+    assert rows[-1]["broken"] == ["the new batch size compiled 1 kernels"]
+    assert cells(report.table(a_record(*rows)), 0)[:2] == ["compile, imports", "250 ms"]
+
+
 def test_what_is_asked_for() -> None:
     assert set(arguments([]).workloads) == {*WORKLOADS, *EXTRAS}
     assert arguments(["--quick"]).workloads == list(WORKLOADS)

@@ -17,7 +17,10 @@ from graphc import nn
 
 
 def start(threads: int, variant: str) -> None:
-    """A session takes as many threads as the process has cores, which the worker has set."""
+    """A session takes as many threads as the process has cores, which the worker has set. Imports what it runs on."""
+    import scipy.linalg.cython_blas  # noqa: F401
+
+    import runtime.cpu.backend  # noqa: F401
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytensor
+import pytensor.link.numba.dispatch  # what the mode would import
 import pytensor.tensor as pt
 
 from benchmarks.sides import Case

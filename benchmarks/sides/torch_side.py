@@ -27,6 +27,8 @@ def start(threads: int, variant: str) -> None:
     global _variant
     _variant = variant
     torch.set_num_threads(threads)
+    if variant == "compile":
+        from torch._inductor import compile_fx  # noqa: F401  # what torch.compile would import
 
 
 def versions() -> dict[str, str]:

@@ -212,4 +212,5 @@ def _gated(x: Tensor, gate: Callable[[Tensor], Tensor], slope: Callable[[Tensor,
         opened = gate(inner)
         return g * (opened + inner * slope(inner, opened))
 
-    return custom_gradient(forward, derivative)(x)
+    gated: Tensor = custom_gradient(forward, derivative)(x)
+    return gated

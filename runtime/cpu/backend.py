@@ -180,7 +180,7 @@ class CpuProgram:
         self._frame = Frame(bases, store.counter, store.cancel, self._advance)
         self._feeds = [(base, t.dtype) for base, t in zip(fed, placeholders, strict=True)]
         self._requests: dict[tuple[tuple[Symbol, int], ...], Request] = {}
-        self.again: Callable[..., Sequence[Any] | None] | None = None
+        self.again: Request | None = None
 
     @property
     def kernels(self) -> tuple[Call, ...]:
@@ -214,7 +214,7 @@ class CpuProgram:
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
         """Outputs of the last of ``steps`` runs, in order, in arrays of their own."""
         request = self.request(values)
-        self.again = request.run
+        self.again = request
         found = request.run(tuple(feeds), steps)
         if found is None:
             self._explain_failure(values, feeds, {})

@@ -142,7 +142,8 @@ def _scipy() -> Library:
 
 
 def _is_amd() -> bool:
-    return llvm.get_host_cpu_name().startswith(("znver", "bdver", "btver", "amdfam"))
+    name: str = llvm.get_host_cpu_name()
+    return name.startswith(("znver", "bdver", "btver", "amdfam"))
 
 
 # MKL.

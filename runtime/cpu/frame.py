@@ -88,7 +88,7 @@ class Request:
         expected = np.array([*checked, *(base for base, _, _ in outputs)], np.int64)
         request = np.array([
             *bound.args, *frame.args, address_of(arena.address), bound.scalars_address, 1, len(feeds), len(outputs),
-            address_of(expected), HEADER, ITEMS, id(np.ndarray),
+            address_of(expected), HEADER, ITEMS, id(np.ndarray), 0,
         ], np.int64)  # fmt: skip
         self.arena = arena
         self._kept = (expected, feeds)
@@ -110,6 +110,20 @@ class Request:
         if self._scalars:
             return [array[()] for array in outputs]
         return outputs
+
+    def run_each(self, feeds: tuple[tuple[Any, ...], ...]) -> list[Sequence[Any]]:
+        """Outputs of a run with each of ``feeds``, in order; fewer where one does not fit, or a kernel has failed: from
+        there on nothing has run.
+        """
+        outputs = tuple(tuple([_empty(shape, dtype) for shape, dtype in self._outputs]) for _ in feeds)
+        before = self._frame.words[words.DONE]
+        self._words[words.STEPS], self._words[words.EACH] = len(feeds), 1
+        try:
+            self._run(self._address, feeds, outputs)
+        finally:
+            self._words[words.STEPS], self._words[words.EACH] = 1, 0
+        done = outputs[: self._frame.words[words.DONE] - before]
+        return [[array[()] for array in each] for each in done] if self._scalars else list(done)
 
     def _repeated(self, steps: int) -> Run:
         """A runner that makes native calls of about ``PAUSE`` seconds, between which Python sees signals."""

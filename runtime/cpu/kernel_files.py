@@ -18,7 +18,13 @@ from pathlib import Path
 
 import platformdirs
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 log = logging.getLogger("graphc.cache")
+HAS_LOCKS = fcntl is not None
 SIZE_LIMIT = 512 * 2**20
 PATIENCE = 20.0  # seconds to wait for another process, which may be stopped: then a kernel is compiled twice
 _ABANDONED = 3600.0  # seconds after which a file half written belongs to a process that was killed
@@ -53,28 +59,27 @@ def prepare(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from compiling into the kernel's sub-folder, where the system can; waits for
-    ``PATIENCE`` seconds at most.
+def locked(path: Path, patience: float | None = None) -> Iterator[bool]:
+    """Keep other processes from compiling into the kernel's sub-folder, where the system can; waits for ``patience``
+    seconds at most (``PATIENCE`` for None), and yields whether nobody else has it locked.
     """
     with open(path.parent / ".lock", "ab") as file:
-        _lock(file.fileno(), time.monotonic() + PATIENCE)
-        yield
+        yield _lock(file.fileno(), time.monotonic() + (PATIENCE if patience is None else patience))
 
 
-def _lock(handle: int, deadline: float) -> None:
-    try:
-        import fcntl
-    except ImportError:
-        return
-    while time.monotonic() < deadline:
+def _lock(handle: int, deadline: float) -> bool:
+    if not HAS_LOCKS:
+        return True
+    while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            return True
         except BlockingIOError:
-            time.sleep(0.02)
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.005)
         except OSError:  # a file system without locks
-            return
+            return True
 
 
 def write_once(path: Path, text: str, *, replace: bool = False) -> None:

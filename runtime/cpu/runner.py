@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from numba import njit, types
 
 from graphc.errors import DeviceError
-from runtime.cpu import cache, runner_source, threads
+from runtime.cpu import cache, kernel_files, machine_code, runner_source, threads
 from runtime.cpu.binding import Bound
 from runtime.cpu.frame import Arena, Frame, Request, Run, address_of
 from runtime.cpu.objects import object_type
 from runtime.cpu.runner_source import COLUMNS, FIRST
 
+COST = 4  # kernels take about as long to compile
 _lock = threading.Lock()
 _run: Run | None = None
 
@@ -34,12 +36,22 @@ def program_runner() -> Run:
         return _run
 
 
+def runner_is_compiled() -> bool:
+    """Whether the runner is in this process, or on disk."""
+    if _run is not None:
+        return True
+    source = Path(str(runner_source.__file__)).read_text(encoding="utf-8")
+    return bool(kernel_files.machine_code(kernel_files.path_of(cache.kernel_name("runner", source))))
+
+
 def _compile(module: ModuleType, cached: bool) -> Any:
-    compiled = {name: njit(error_model="numpy")(getattr(module, name)) for name in ("prepare", "share")}
-    compiled["launch"] = njit(parallel=True, error_model="numpy")(module.launch)  # alone, as it takes long to compile
+    flags = {**machine_code.FLAGS, "no_cfunc_wrapper": True}
+    inner = {**flags, "no_cpython_wrapper": True}  # of what compiled functions alone call
+    compiled = {name: njit(**inner)(getattr(module, name)) for name in ("prepare", "share")}
+    compiled["launch"] = njit(parallel=True, **inner)(module.launch)  # alone, as it takes long to compile
     module.__dict__.update(compiled)
     signature = types.int64(types.int64, object_type, object_type)
-    return njit(signature, nogil=True, cache=cached, error_model="numpy")(module.run)
+    return njit(signature, nogil=True, cache=cached, **flags)(module.run)
 
 
 def clock_address() -> int:
@@ -52,14 +64,11 @@ def clock_address() -> int:
 
 
 def _start_threads(run: Run) -> None:
-    """One launch of nothing, so that the thread layer exists and has a name; and a check that NumPy's arrays look as
+    """One wave of no calls, so that the thread layer exists and has a name; and a check that NumPy's arrays look as
     the runner reads them. ``DeviceError`` if they do not.
     """
-    text = "def {name}(args, scratch, lo, hi):\n    pass\n"
-    name = cache.kernel_name("nothing", text)
-    empty = cache.kernel_cache.get(name, lambda: text.format(name=name), cache.Counters())
-    table = np.array([[empty.address, 0, 2, 2, 0]], np.int64).reshape(-1, COLUMNS)
-    bases, word, fed = np.zeros(FIRST + 1, np.int64), np.zeros(1, np.int64), np.zeros((2, 3), np.float32)
+    table, word = np.array([[0, 0, 0, 2, 0]], np.int64).reshape(-1, COLUMNS), np.zeros(3, np.int64)
+    bases, fed = np.zeros(FIRST + 1, np.int64), np.zeros((2, 3), np.float32)
     bound = Bound(table, word, np.zeros((0, 3), np.int64), word, 0, (), 0)
     request = Request(run, bound, Frame(bases, word, word, 0), Arena(), [(FIRST, fed.dtype, fed.shape)], [])
     wrong = (fed.astype(np.float64), fed[:, ::2], fed.reshape(3, 2), fed[0], fed.T, fed.view(np.recarray), None, 1.0)

@@ -6,7 +6,7 @@ function begins a wave: so many of the next rows run side by side, each on one t
 shared.
 """
 
-from numba import prange
+from numba import int64, prange
 
 from runtime.cpu.intrinsics import call_kernel, ptr_int32, ptr_int64, write_time
 from runtime.cpu.objects import address_of_object
@@ -22,10 +22,10 @@ TIME_WORDS = 2  # seconds and nanoseconds
 # Words of a request: addresses and lengths of the table, the argument words and their patches; the addresses of
 # bases, control block, the word with the arena's address, and scalars; the steps to do; the numbers of arrays fed and
 # of arrays to fill, and the address of what is expected of them; the sizes of what comes before a Python object's own
-# members, and before a tuple's items; the type of arrays.
+# members, and before a tuple's items; the type of arrays; whether each step has arrays of its own.
 TABLE, CALLS, WORDS, PATCHES, PATCH_COUNT, BASES, CONTROL, ARENA_AT, SCALARS_AT = range(9)
-STEPS, FED, FILLED, EXPECTED, HEADER, ITEMS, ARRAY_TYPE = range(9, 16)
-REQUEST_WORDS = 16
+STEPS, FED, FILLED, EXPECTED, HEADER, ITEMS, ARRAY_TYPE, EACH = range(9, 17)
+REQUEST_WORDS = 17
 # What is expected of an array that is fed: the base its address goes to, or -1; its dtype object; its rank, and its
 # extents. Of one to be filled there is the base alone.
 BASE, DTYPE, RANK, EXTENTS = range(4)
@@ -90,18 +90,20 @@ def share(place, words, way):
 def launch(place, words, ways):
     """Have threads share the row at address ``place``."""
     for way in prange(ways):
-        share(place, words, way)
+        share(place, words, int64(way))  # else compiled for unsigned integers, too
 
 
 def run(request, feeds, outputs):
-    """Do what the words at address ``request`` say, with the arrays in two tuples.
+    """Do what the words at address ``request`` say, with the arrays in two tuples; or in two tuples of such tuples, one
+    for each step.
 
     Returns ``FINISHED``; ``MISFIT`` if an array is not what is expected; or the number of the call in which a kernel
     has reported a failure: that step has changed nothing. With a clock, the time is written at the start of each step
     and after each call.
     """
     r = ptr_int64(request)
-    if prepare(request, address_of_object(feeds) + r[ITEMS], address_of_object(outputs) + r[ITEMS]) == MISFIT:
+    fed, filled = address_of_object(feeds) + r[ITEMS], address_of_object(outputs) + r[ITEMS]
+    if r[EACH] == 0 and prepare(request, fed, filled) == MISFIT:
         return MISFIT
     c = ptr_int64(r[CONTROL])
     words = r[WORDS]
@@ -112,6 +114,10 @@ def run(request, feeds, outputs):
     for step in range(r[STEPS]):
         if step > 0 and cancel[0] != 0:
             return FINISHED
+        if r[EACH] != 0:
+            own_fed, own_filled = ptr_int64(fed)[step] + r[ITEMS], ptr_int64(filled)[step] + r[ITEMS]
+            if prepare(request, own_fed, own_filled) == MISFIT:
+                return MISFIT
         if clock != 0:
             write_time(clock, c[TIMES])
             c[TIMES] += 8 * TIME_WORDS

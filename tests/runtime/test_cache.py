@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import graphc
-from runtime.cpu import cache, kernel_files
+from runtime.cpu import cache, kernel_files, machine_code
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Finish = Callable[["subprocess.Popen[str]"], str]
@@ -241,7 +241,7 @@ def test_folder_without_permission_costs_speed_only(
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr(cache.kernel_cache, "kernels", {})
-    monkeypatch.setattr(cache, "_warned", set())
+    monkeypatch.setattr(machine_code, "_warned", set())
     x = graphc.placeholder((None,), name="x")
     with caplog.at_level(logging.WARNING, "graphc.cache"), graphc.Session() as session:
         assert session.run(graphc.square(x) * 3.0, {x: [1, 2]}).tolist() == [3, 12]

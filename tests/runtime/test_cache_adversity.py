@@ -19,7 +19,7 @@ import pytest
 
 import graphc
 from graphc.errors import CompilerError
-from runtime.cpu import cache, kernel_files
+from runtime.cpu import cache, kernel_files, machine_code
 
 Python = Callable[..., str]
 
@@ -28,7 +28,7 @@ Python = Callable[..., str]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty kernel cache, which this process uses during the test."""
     monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_warned", set())
+    monkeypatch.setattr(machine_code, "_warned", set())
     return tmp_path / "cache"
 
 
@@ -176,7 +176,7 @@ def compiles_for_itself(caplog: pytest.LogCaptureFixture, *words: str) -> None:
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert all(word in record.message for word in ("not usable", "for this process only", *words))
-    cache._warned.clear()
+    machine_code._warned.clear()
 
 
 @pytest.mark.parametrize("limit", [0, 100, 1000, 4000])
@@ -196,7 +196,7 @@ def test_a_full_disk_costs_speed_only(
         monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / "disk" / "cache"))
         for number in range(8):  # fills the disk
             works(number + 10)
-        cache._warned.clear()
+        machine_code._warned.clear()
         for _ in range(2):
             compiles_for_itself(caplog, "No space left")
 

@@ -12,7 +12,7 @@ from numba import cfunc
 
 from graphc.dtypes import SUPPORTED
 from graphc.opdef import OPS, Kind
-from runtime.cpu.cache import KERNEL_TYPE
+from runtime.cpu.machine_code import KERNEL_TYPE
 from runtime.cpu.routines import ROUTINES, RoutineGrid
 
 Array = np.ndarray[Any, Any]
