@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,8 @@ class Step:
         self._order = tuple(place[t] for t in plan.placeholders if t in place)
         self._unread = tuple(sorted(set(range(len(self.feeds))) - set(self._order)))
         self._in_order = self._order == tuple(range(len(self.feeds)))
+        reads_all = len(self._order) == len(self.feeds) > 1  # then arrays need at most to be put in order
+        self._reorder = itemgetter(*self._order) if reads_all and not self._in_order else None
         self._placeholders = plan.placeholders
         self._rebuild = fetches.rebuild
         self._request: Request | None = None  # of the last run, for others of its shapes
@@ -86,10 +89,13 @@ class Step:
 
     def __call__(self, *arrays: Any) -> Any:
         """Run with one array per placeholder of ``feeds``. As ``Session.run``, but nothing is looked up."""
+        results = None
         if self._in_order:
             results = self._again(arrays)
-            if results is not None:
-                return self._rebuild(results)
+        elif self._reorder is not None and len(arrays) == len(self.feeds):
+            results = self._again(self._reorder(arrays))
+        if results is not None:
+            return self._rebuild(results)
         return self._run(*self._converted(arrays))
 
     def repeat(self, n: int, *arrays: Any) -> Any:
@@ -113,7 +119,7 @@ class Step:
         results: list[Any] = []
         for group in grouped(batches, self._tuple):
             while group:
-                done = self._each(group) if self._in_order else []
+                done = self._each(group) if self._in_order or self._reorder is not None else []
                 results += done
                 del group[: len(done)]
                 if group:
@@ -134,6 +140,8 @@ class Step:
         if request is None:
             return []
         fitting = tuple(itertools.takewhile(lambda batch: len(batch) == count, batches))
+        if self._reorder is not None:
+            fitting = tuple(map(self._reorder, fitting))
         with session._lock:
             if session._closed or session._running:
                 return []
