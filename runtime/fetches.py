@@ -14,6 +14,7 @@ from passes.gradient import without_idle_rules
 from passes.graph import Graph
 
 Rebuild = Callable[[Sequence[Any]], Any]
+MISFIT = object()  # instead of results: a quick run does not suit these arrays, and has done nothing
 
 
 @dataclass(frozen=True)

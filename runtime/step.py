@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from passes.memory_report import MemoryReport, memory_report
 from runtime.batches import grouped
 from runtime.extents import has_extents, named_extents, unknown_extents
 from runtime.feeds import Extras, FeedPlan, convert
-from runtime.fetches import Fetches
+from runtime.fetches import MISFIT, Fetches
 from runtime.profile import Profile, profile_of
 from runtime.store import ParameterStore
 
@@ -53,18 +52,23 @@ class Step:
         place = {t: i for i, t in enumerate(self.feeds)}
         self._order = tuple(place[t] for t in plan.placeholders if t in place)
         self._unread = tuple(sorted(set(range(len(self.feeds))) - set(self._order)))
-        self._in_order = self._order == tuple(range(len(self.feeds)))
-        reads_all = len(self._order) == len(self.feeds) > 1  # then arrays need at most to be put in order
-        self._reorder = itemgetter(*self._order) if reads_all and not self._in_order else None
+        in_order = not self._unread and self._order == tuple(range(len(self.feeds)))
+        self._reorder = None if in_order else _reordering(self._order)
         self._placeholders = plan.placeholders
         self._rebuild = fetches.rebuild
         self._request: Request | None = None  # of the last run, for others of its shapes
-        self.runs = 0
+        self._quick: Callable[[tuple[Any, ...]], Any] = _misfit
+        self._counted = [0]  # in a list, which a quick run can hold without holding the step
 
     @property
     def kernels(self) -> Sequence[Any]:
         """The kernels of the compiled program, in the order in which they run."""
         return self._program.kernels
+
+    @property
+    def runs(self) -> int:
+        """Whole runs of this step."""
+        return self._counted[0]
 
     @property
     def program(self) -> Program:
@@ -89,14 +93,15 @@ class Step:
 
     def __call__(self, *arrays: Any) -> Any:
         """Run with one array per placeholder of ``feeds``. As ``Session.run``, but nothing is looked up."""
-        results = None
-        if self._in_order:
-            results = self._again(arrays)
-        elif self._reorder is not None and len(arrays) == len(self.feeds):
-            results = self._again(self._reorder(arrays))
-        if results is not None:
-            return self._rebuild(results)
-        return self._run(*self._converted(arrays))
+        if self._reorder is None:
+            found = self._quick(arrays)
+        else:
+            found = self._quick(self._reorder(arrays)) if self._are_like(arrays) else MISFIT
+        return self._run(*self._converted(arrays)) if found is MISFIT else found
+
+    def _are_like(self, arrays: Sequence[Any]) -> bool:
+        """Whether there is one for each feed, and all are read."""
+        return len(arrays) == len(self._order) == len(self.feeds)
 
     def repeat(self, n: int, *arrays: Any) -> Any:
         """Run ``n`` times with the same arrays, without Python between the runs; what the last of them fetches.
@@ -119,7 +124,7 @@ class Step:
         results: list[Any] = []
         for group in grouped(batches, self._tuple):
             while group:
-                done = self._each(group) if self._in_order or self._reorder is not None else []
+                done = self._each(group)
                 results += done
                 del group[: len(done)]
                 if group:
@@ -136,10 +141,10 @@ class Step:
 
     def _each(self, batches: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Results of the first of ``batches``, as many as fit the last run as they are; nothing is converted."""
-        session, request, count = self._session, self._request, len(self.feeds)
+        session, request = self._session, self._request
         if request is None:
             return []
-        fitting = tuple(itertools.takewhile(lambda batch: len(batch) == count, batches))
+        fitting = tuple(itertools.takewhile(self._are_like, batches))
         if self._reorder is not None:
             fitting = tuple(map(self._reorder, fitting))
         with session._lock:
@@ -152,7 +157,7 @@ class Step:
             finally:
                 session._running = False
                 done = self._program.runs - before
-                self.runs += done
+                self._counted[0] += done
                 session._runs += done
         return [self._rebuild(each) for each in results]
 
@@ -169,30 +174,34 @@ class Step:
     def run_feeds(self, feeds: Mapping[Any, Any]) -> Any:
         """Run with arrays looked up by placeholder or name."""
         if type(feeds) is dict and len(feeds) == len(self._placeholders):
-            results = self._again(tuple(map(feeds.get, self._placeholders)))
-            if results is not None:
-                return self._rebuild(results)
+            found = self._quick(tuple(map(feeds.get, self._placeholders)))
+            if found is not MISFIT:
+                return found
         return self._run(*self._plan.resolve(feeds))
 
-    def _again(self, arrays: tuple[Any, ...]) -> Sequence[Any] | None:
-        """Results of the last run with other feeds, in the order of the plan's placeholders, that need no conversion
-        and have the shapes they had. None, and nothing has changed, where ``_run`` must see to it.
+    def _quick_runs(self, request: Request) -> Callable[[tuple[Any, ...]], Any]:
+        """What runs the step on other arrays, in the order of the plan's placeholders, that need no conversion and have
+        the shapes of the last run. ``MISFIT``, and nothing has changed, where ``_run`` must see to it.
+
+        Everything is looked up once: a call takes less than a microsecond beside the kernels.
         """
-        session, request = self._session, self._request
-        if request is None:
-            return None
-        with session._lock:
-            if session._closed or session._running:
-                return None
-            session._running = True
-            try:
-                results = request.run(arrays)
-                if results is not None:
-                    self.runs += 1
-                    session._runs += 1
-                return results
-            finally:
-                session._running = False
+        session, lock, counted, once = self._session, self._session._lock, self._counted, request.once(self._rebuild)
+
+        def quick(arrays: tuple[Any, ...]) -> Any:
+            with lock:
+                if session._closed or session._running:
+                    return MISFIT
+                session._running = True
+                try:
+                    found = once(arrays)
+                    if found is not MISFIT:
+                        counted[0] += 1
+                        session._runs += 1
+                    return found
+                finally:
+                    session._running = False
+
+        return quick
 
     def _run(self, arrays: Sequence[Any], extras: Extras = (), steps: int = 1) -> Any:
         session, program = self._session, self._program
@@ -204,7 +213,9 @@ class Step:
             try:
                 values = self._last = self._plan.bind(tuple([a.shape for a in arrays]), extras)
                 results = program.run(values, arrays, steps)
-                self._request = None if self._plan.takes_extents else program.again
+                if self._request is not program.again and not self._plan.takes_extents:
+                    self._request = program.again
+                    self._quick = _misfit if program.again is None else self._quick_runs(program.again)
             except BaseException as error:
                 if steps > 1:
                     error.add_note(f"repeat: {program.runs - before} of {steps} runs were done, and their updates hold")
@@ -212,7 +223,7 @@ class Step:
             finally:
                 session._running = False
                 done = program.runs - before
-                self.runs += done
+                self._counted[0] += done
                 session._runs += done
             if done < steps:
                 raise SessionError(f"the session was closed after {done} of {steps} repeated runs")
@@ -296,6 +307,14 @@ def _count(n: Any, what: str) -> int:
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise SessionError(f"{what}: the first argument is the number of runs, an int of at least 1; got {_shown(n)}")
     return int(n)
+
+
+def _reordering(order: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    return lambda arrays: tuple([arrays[i] for i in order])
+
+
+def _misfit(arrays: tuple[Any, ...]) -> Any:
+    return MISFIT
 
 
 def _shown(value: Any) -> str:

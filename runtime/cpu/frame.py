@@ -11,6 +11,7 @@ import numpy as np
 from graphc.dtypes import DType
 from runtime.cpu import runner_source as words
 from runtime.cpu.binding import Bound
+from runtime.fetches import MISFIT
 from runtime.store import aligned_empty
 
 Array = np.ndarray[Any, Any]
@@ -101,29 +102,46 @@ class Request:
         """
         if len(feeds) != self._count:
             return None
-        outputs: tuple[Any, ...] = ()
-        for shape, dtype in self._outputs:
-            outputs += (_empty(shape, dtype),)
+        outputs = self._results()
         run = self._run if steps == 1 else self._repeated(steps)
-        if run(self._address, feeds, outputs) != words.FINISHED:
-            return None
-        if self._scalars:
-            return [array[()] for array in outputs]
-        return outputs
+        return self._finished(outputs) if run(self._address, feeds, outputs) == words.FINISHED else None
+
+    def once(self, rebuild: Callable[[Sequence[Any]], Any]) -> Callable[[tuple[Any, ...]], Any]:
+        """One run as a function that looks nothing up: ``rebuild`` of what ``run`` returns, ``MISFIT`` for None."""
+        run, address, count, make, finish = self._run, self._address, self._count, self._results, self._finished
+        plain = not self._scalars
+        single = self._outputs[0] if len(self._outputs) == 1 else None
+
+        def once(feeds: tuple[Any, ...]) -> Any:
+            if len(feeds) != count:
+                return MISFIT
+            outputs = make() if single is None else (_empty(*single),)
+            if run(address, feeds, outputs) != words.FINISHED:
+                return MISFIT
+            return rebuild(outputs if plain else finish(outputs))
+
+        return once
 
     def run_each(self, feeds: tuple[tuple[Any, ...], ...]) -> list[Sequence[Any]]:
         """Outputs of a run with each of ``feeds``, in order; fewer where one does not fit, or a kernel has failed: from
         there on nothing has run.
         """
-        outputs = tuple(tuple([_empty(shape, dtype) for shape, dtype in self._outputs]) for _ in feeds)
+        outputs = tuple([self._results() for _ in feeds])
         before = self._frame.words[words.DONE]
         self._words[words.STEPS], self._words[words.EACH] = len(feeds), 1
         try:
             self._run(self._address, feeds, outputs)
         finally:
             self._words[words.STEPS], self._words[words.EACH] = 1, 0
-        done = outputs[: self._frame.words[words.DONE] - before]
-        return [[array[()] for array in each] for each in done] if self._scalars else list(done)
+        return [self._finished(each) for each in outputs[: self._frame.words[words.DONE] - before]]
+
+    def _results(self) -> tuple[Array, ...]:
+        """Arrays for what a run fetches."""
+        return tuple([_empty(shape, dtype) for shape, dtype in self._outputs])
+
+    def _finished(self, outputs: tuple[Array, ...]) -> Sequence[Any]:
+        """Outputs as they are fetched: numbers instead of arrays without axes."""
+        return [array[()] for array in outputs] if self._scalars else outputs
 
     def _repeated(self, steps: int) -> Run:
         """A runner that makes native calls of about ``PAUSE`` seconds, between which Python sees signals."""
