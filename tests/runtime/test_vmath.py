@@ -25,14 +25,16 @@ from vmath_checks import (
     check_remainder_of_loop,
     check_specials,
     check_vectorised,
+    compiled,
     every_float32,
     float32_patterns,
     float64_samples,
     tiny,
 )
 
-from runtime.cpu import vmath
+from runtime.cpu import vmath, vmath_exponential
 from runtime.cpu._vmath_tables import ERF_SPLIT
+from runtime.cpu.vmath_emitter import function, has_scaling
 
 FUNCTIONS = ("exp", "log", "tanh", "sigmoid", "log1p", "expm1", "erf")
 DTYPES = ("float32", "float64")
@@ -239,3 +241,21 @@ def test_every_function_states_its_bounds() -> None:
     stated = {name for name, _ in vmath.ERROR_BOUND_ULP}
     assert stated == set(vmath.__all__) - {"ERROR_BOUND_ULP"}
     assert set(vmath.ERROR_BOUND_ULP) == {(name, dtype) for name in stated for dtype in DTYPES}
+
+
+@pytest.mark.skipif(not has_scaling(), reason="this processor, or this LLVM, has no instruction that scales by 2^n")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["exp", "sigmoid", "exp2"])
+def test_both_ways_to_scale_have_the_same_bits(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AVX-512's instruction, and the product with two powers of two that other processors need."""
+    largest = {"float32": 110.0, "float64": 760.0}[dtype]
+    x = np.concatenate([np.linspace(-largest, largest, 200_001), [INF, -INF, NAN, 0.0, -0.0]]).astype(dtype)
+    plain = apply(name, x)
+    monkeypatch.setattr(vmath_exponential, "has_scaling", lambda: False)
+    emit = getattr(vmath_exponential, f"_emit_{name}")
+    monkeypatch.setattr(vmath, name, function(name, emit))
+    compiled.cache_clear()
+    try:
+        assert apply(name, x).tobytes() == plain.tobytes()
+    finally:
+        compiled.cache_clear()
