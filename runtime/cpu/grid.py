@@ -12,6 +12,7 @@ from runtime.cpu.costs import cost_of
 from runtime.cpu.printer import block_columns
 from runtime.cpu.products import Blocks
 from runtime.cpu.scalars import LANES
+from runtime.cpu.tiling import DEEP, tiled
 
 BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for the second-level cache
 MAX_SPLITS = 64
@@ -48,7 +49,7 @@ def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid
     reduced = [e for e, r in zip(extents, roles, strict=True) if r == "r"]
     if columns:
         last = outer.pop()
-        widest = block_columns(kernel) if reduced else BLOCK
+        widest = block_columns(kernel) if reduced else (BLOCK // DEEP if tiled(kernel) else BLOCK)
         col_blocks = max(1, math.ceil(last / widest))
         cols = max(1, math.ceil(last / col_blocks))
     else:

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from graphc.dtypes import DType
 from passes.loop_ir import Instr, LoopKernel
 from runtime.cpu import scalars
 from runtime.cpu.costs import cost_of
-from runtime.cpu.layout import layout_of
+from runtime.cpu.instructions import InstructionPrinter
 from runtime.cpu.scalars import LANES
-from runtime.cpu.streaming import CHEAP, STRIP, streamed
+from runtime.cpu.streaming import CHEAP, STRIP
+from runtime.cpu.tiling import DEEP, WIDE
 
 COLUMNS = 4096  # columns at most that a block of a reduction over outer axes adds up at a time
 STREAMS = 4  # places that a sum reads at a time where it waits for memory
@@ -41,24 +41,10 @@ def kernel_source(kernel: LoopKernel, name: str) -> str:
     return _Printer(kernel, name).source()
 
 
-class _Printer:
+class _Printer(InstructionPrinter):
     def __init__(self, kernel: LoopKernel, name: str) -> None:
-        self.kernel = kernel
+        super().__init__(kernel)
         self.name = name
-        self.layout = layout_of(kernel)
-        self.lines: list[str] = []
-        self.depth = 0
-        self.levels = kernel.levels
-        self.dtypes: dict[int, DType] = {n: i.dtype for stage in kernel.numbered for n, i in stage}
-        self.hoisted: set[int] = set()
-        roles = kernel.roles
-        self.columns = roles.endswith("p")
-        self.outer = [a for a, r in enumerate(roles) if r == "p"]
-        if self.columns:
-            self.outer.pop()
-        self.reduced = [a for a, r in enumerate(roles) if r == "r"]
-        self.last = len(roles) - 1
-        self.streamed = streamed(kernel)
         self.only_sums = self._is_only_sums()
 
     def _is_only_sums(self) -> bool:
@@ -71,21 +57,6 @@ class _Printer:
         later = any(self.levels[n] == 2 for stage in self.kernel.numbered[1:] for n, _ in stage)
         quiet = all(i.op not in ("store", "guard") for i in on_the_way)
         return quiet and not later and sum(map(cost_of, on_the_way)) <= CHEAP / 2
-
-    # Writing.
-
-    def line(self, text: str) -> None:
-        self.lines.append("    " * self.depth + text)
-
-    @contextmanager
-    def block(self, head: str) -> Iterator[None]:
-        self.line(head)
-        self.depth += 1
-        before = len(self.lines)
-        yield
-        if len(self.lines) == before:
-            self.line("pass")
-        self.depth -= 1
 
     def source(self) -> str:
         comment = "".join(f"# {line}\n" for line in self.kernel.text.splitlines())
@@ -117,6 +88,9 @@ class _Printer:
             dtype = kernel.args[number].dtype
             self.line(f"f{number} = w[{layout.flush[number]}]")
             self.line(f"b{number} = address(stack({scalars.stored(scalars.zero(dtype), dtype)}, {STRIP}))")
+        for number in self.tiled:
+            dtype = kernel.args[number].dtype
+            self.line(f"tile{number} = stack({scalars.stored(scalars.zero(dtype), dtype)}, {DEEP * WIDE})")
         for k in range(kernel.extents):
             self.line(f"e{k} = w[{layout.extents + k}]")
         for k in range(kernel.guards):
@@ -128,9 +102,6 @@ class _Printer:
         for number, instr in self._reductions():
             size = block_columns(kernel) if self.columns else LANES
             self.line(f"acc{number} = stack({scalars.identity(instr.attr, instr.dtype)}, {size})")
-
-    def _reductions(self) -> list[tuple[int, Instr]]:
-        return [(n, i) for stage in self.kernel.numbered for n, i in stage if i.op == "reduce"]
 
     def _report_guards(self) -> None:
         for k in range(self.kernel.guards):
@@ -155,18 +126,14 @@ class _Printer:
             self._row({})
             return
         total = " * ".join(f"n{a}" for a in self.outer)
+        if self.tiled:
+            self._tiles(total)
+            return
         self._start_totals()
         with self.block(f"for row in range(row_block * rows, min(row_block * rows + rows, {total})):"):
             self._row(self._decompose("row", self.outer))
         for number in self._totals(single=True):
             self.line(f"p{number}[row_block] = t{number}")
-
-    # Totals over the rows of a block: a local variable, or a row of them in memory.
-
-    def _totals(self, *, single: bool) -> list[int]:
-        """Arguments that a block adds to, those of one element or those of a row of them."""
-        args = enumerate(self.kernel.args)
-        return [n for n, a in args if a.combine and (set(a.strides) == {"0"}) == single]
 
     def _start_totals(self) -> None:
         for number in self._totals(single=True):
@@ -179,12 +146,6 @@ class _Printer:
     def _total_identity(self, number: int) -> str:
         arg = self.kernel.args[number]
         return scalars.identity(arg.combine, arg.dtype)
-
-    def _add_to_total(self, number: int, value: str, indices: dict[int, str]) -> None:
-        arg = self.kernel.args[number]
-        single = number in self._totals(single=True)
-        target = f"t{number}" if single else f"p{number}[{self._offset(number, indices)}]"
-        self.line(f"{target} = {scalars.accumulate(arg.combine, target, value, arg.dtype)}")
 
     def _split_range(self) -> None:
         """The part of the reduced range that this block sums: of the leading reduced axes, or of the only one."""
@@ -211,22 +172,28 @@ class _Printer:
             self.line("r_lo = 0")
             self.line(f"r_hi = n{self.last}")
 
-    def _decompose(self, flat: str, axes: Sequence[int]) -> dict[int, str]:
-        """Index along each of ``axes``, from a flat index over them."""
-        if len(axes) == 1:
-            return {axes[0]: flat}
-        rest = flat
-        found: dict[int, str] = {}
-        for axis in reversed(axes[1:]):
-            self.line(f"{flat}_q{axis} = {rest} // n{axis}")
-            self.line(f"i{axis} = {rest} - {flat}_q{axis} * n{axis}")
-            rest, found[axis] = f"{flat}_q{axis}", f"i{axis}"
-        found[axes[0]] = rest
-        return found
-
     def _row(self, outer: dict[int, str]) -> None:
         for stage in self.kernel.numbered:
             self._stage(list(stage), outer)
+
+    def _tiles(self, total: str) -> None:
+        """Rows and columns in tiles. The rows of one have all outer indices but the last in common."""
+        self.line("row = row_block * rows")
+        self.line(f"row_hi = min(row + rows, {total})")
+        with self.block("while row < row_hi:"):
+            outer, around = self._decompose("row", self.outer), self.outer[-1]
+            first = outer[around]
+            self.line(f"deep = min({DEEP}, row_hi - row, n{around} - {first})")
+            outer[around] = f"({first} + r)"
+            with self.block(f"for c_tile in range(c_lo, c_hi, {WIDE}):"):
+                self.line(f"c_end = min(c_tile + {WIDE}, c_hi)")
+                for n in self.tiled:
+                    with self.block("for j in range(c_tile, c_end):"), self.block("for r in range(deep):"):
+                        place = self._offset(n, {**outer, self.last: "j"})
+                        self.line(f"tile{n}[r * {WIDE} + j - c_tile] = p{n}[{place}]")
+                with self.block("for r in range(deep):"):
+                    self._row(outer)
+            self.line("row = row + deep")
 
     @contextmanager
     def _strips(
@@ -266,14 +233,9 @@ class _Printer:
         if over_rows:
             self._sum_columns(stage, reductions, outer)
         elif self.columns:
-            self._along(inner, "c_lo", "c_hi", outer)
+            self._along(inner, *(("c_tile", "c_end") if self.tiled else ("c_lo", "c_hi")), outer)
         else:
             self._walk_row(inner, reductions, outer)
-
-    def _instructions(self, instrs: Sequence[tuple[int, Instr]], indices: dict[int, str]) -> None:
-        for number, instr in instrs:
-            if instr.op != "reduce" and number not in self.hoisted:
-                self._instruction(number, instr, indices)
 
     def _sum_columns(
         self, stage: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], outer: dict[int, str]
@@ -350,71 +312,3 @@ class _Printer:
         for number, instr in reductions:
             total = f"acc{number}[l]"
             self.line(f"{total} = {scalars.accumulate(instr.attr, total, f'v{instr.args[0]}', instr.dtype)}")
-
-    # One instruction.
-
-    def _instruction(self, number: int, instr: Instr, indices: dict[int, str]) -> None:
-        args = [self._operand(a) for a in instr.args]
-        if instr.op == "load":
-            pointer, place = self._place(instr.attr, indices)
-            text = scalars.load(pointer, args[0] if args else place, instr.dtype)
-            if len(args) == 2:  # a branch: what the mask excludes must not be read
-                text = f"({text}) if {args[1]} else {scalars.zero(instr.dtype)}"
-        elif instr.op == "store" and self.kernel.args[instr.attr].combine:
-            self._add_to_total(instr.attr, args[0], indices)
-            return
-        elif instr.op == "store":
-            pointer, place = self._place(instr.attr, indices)
-            self.line(f"{pointer}[{place}] = {scalars.stored(args[0], instr.dtype)}")
-            return
-        elif instr.op == "pick":
-            self._pick(number, instr, indices)
-            return
-        elif instr.op == "guard":
-            self.line(f"bad{instr.attr} = bad{instr.attr} | int64({args[0]})")
-            return
-        elif instr.op == "index":
-            text = f"int64({indices[instr.attr]})"
-        elif instr.op == "extent":
-            text = f"e{instr.attr}"
-        else:
-            text = scalars.expression(instr, args, [self.dtypes[a] for a in instr.args])
-        self.line(f"v{number} = {text}")
-
-    def _pick(self, number: int, instr: Instr, indices: dict[int, str]) -> None:
-        """A value of the row at one place, as if summed with zeros; 0 where the place is not in the range."""
-        value, place = instr.args
-        self.line(f"v{number} = {scalars.zero(instr.dtype)}")
-        with self.block(f"if r_lo <= v{place} and v{place} < r_hi:"):
-            needed = {value}
-            known = [pair for stage in self.kernel.numbered for pair in stage if pair[0] <= value]
-            for n, i in reversed(known):
-                if n in needed and self.levels[n] == 2:
-                    needed.update(i.args)
-            cone = [(n, i) for n, i in known if n in needed and self.levels[n] == 2]
-            self._instructions(cone, {**indices, self.last: f"v{place}"})
-            self.line(f"v{number} = v{number} + v{value}")
-
-    def _operand(self, value: int) -> str:
-        """A value by name; a column's sum is read from where it was summed."""
-        if self.columns and any(n == value for n, _ in self._reductions()):
-            return scalars.accumulated(f"acc{value}[j - c_lo]", self.dtypes[value])
-        return f"v{value}"
-
-    def _place(self, number: int, indices: dict[int, str]) -> tuple[str, str]:
-        """Pointer and index of an argument's element."""
-        if number in self.streamed:
-            return f"o{number}", f"{indices[self.last]} - strip"
-        return f"p{number}", self._offset(number, indices)
-
-    def _offset(self, number: int, indices: dict[int, str]) -> str:
-        """Index of an argument's element, in elements from its address."""
-        terms: list[str] = []
-        for axis, kind in enumerate(self.kernel.args[number].strides):
-            if kind == "1":
-                terms.append(indices[axis])
-            elif kind == "s":
-                terms.append(f"{indices[axis]} * s{number}_{axis}")
-        if self.kernel.args[number].per_split:
-            terms.append(f"row_block * s{number}_split")
-        return " + ".join(terms) or "0"

@@ -15,6 +15,7 @@ from passes.loop_ir import LoopKernel, Stage
 from passes.program import Buffer
 from runtime.cpu import cache
 from runtime.cpu.costs import cost_of
+from runtime.cpu.tiling import tiled
 
 STRIP = 1024  # elements
 CHEAP = 8  # simple operations for each element
@@ -44,6 +45,8 @@ def streamed(kernel: LoopKernel) -> tuple[int, ...]:
     """The arguments that a kernel can write past the cache: contiguous, not read, and written by a stage so cheap that
     it waits for memory. Beside more arithmetic, ordinary stores wait unnoticed.
     """
+    if tiled(kernel):  # tiles are narrow
+        return ()
     loads = {i.attr for i in kernel.instructions() if i.op == "load"}
     cheap = [stage for stage in kernel.numbered if _cost(kernel, stage) <= CHEAP]
     stored = {i.attr for stage in cheap for _, i in stage if i.op == "store"}
