@@ -6,7 +6,7 @@ chain and the sum of its rows. Here pairs of kernels that share a tensor become 
 
 - they walk the same axes, and reduce the same of them (or one of them reduces none);
 - or one reduces the row and the other all outer axes: the first then makes partial *totals* per block of rows, and
-  the second becomes the kernel that combines them;
+  the second becomes the kernel that combines them; so do both where one reduces all outer axes and the other all;
 - what one stores and the other reads is read at the element at which it is stored;
 - no third kernel stands between them.
 
@@ -20,12 +20,25 @@ from dataclasses import dataclass
 
 from graphc.dims import Extent
 from graphc.node import Node, Tensor
-from graphc.opdef import Kind
-from passes.cluster import ANYWHERE, MAX_OPS, Cluster, is_plain
+from graphc.ops.linalg import MATMUL
+from passes.cluster import ANYWHERE, MAX_OPS, Cluster, is_plain, walked
 from passes.order import TopologicalOrder
 from passes.stages import Stages
-from passes.union import aligned, aligned_by_input, completed, halves, obstacle, same_combination, united, wider
+from passes.union import (
+    aligned,
+    aligned_by_input,
+    by_rows,
+    completed,
+    halves,
+    memory_order,
+    obstacle,
+    same_combination,
+    united,
+    wide_axes,
+    wider,
+)
 
+ROUNDS = 4
 ATTEMPTS = 8  # readers of one tensor that are tried with each other
 Units = list["Cluster | Node | None"]
 
@@ -42,10 +55,13 @@ class Apart:
 
 @dataclass(frozen=True)
 class Plan:
-    """The merged kernel, and what remains of the second one when the first only makes its totals."""
+    """The merged kernel, and what remains of the second one, and of the first, when the kernel only makes their
+    totals.
+    """
 
     kernel: Cluster
     rest: Cluster | None = None
+    own: Cluster | None = None
 
 
 class Merger:
@@ -74,6 +90,7 @@ class Merger:
         self._updated = updated
         self._makers: dict[Tensor, dict[int, None]] = {}
         self._readers: dict[Tensor, dict[int, None]] = {}
+        self._combining: dict[int, list[int]] = {}  # for each unit those that combine its totals
         self._plans: dict[int, dict[tuple[int, int], Plan | str]] = {}  # for each unit those of its pairs, as they are
         for number, unit in enumerate(units):
             if isinstance(unit, Cluster):
@@ -82,14 +99,16 @@ class Merger:
 
     def run(self) -> None:
         """Merge until nothing more can be, at most a few rounds."""
-        for _ in range(4):
-            merged = False
-            for tensor in list(self._readers):
-                merged |= self._around(tensor)
-            if not merged:
+        self._merge()
+        converted = [self._total_after_product(number) for number in range(len(self._units))]
+        if any(converted):
+            self._merge()
+
+    def _merge(self) -> None:
+        for _ in range(ROUNDS):
+            merged = [self._around(tensor) for tensor in list(self._readers)]
+            if not any(merged):
                 break
-        for number in range(len(self._units)):
-            self._total_after_product(number)
 
     def apart(self) -> tuple[Apart, ...]:
         """Why neighbours stayed apart."""
@@ -171,35 +190,46 @@ class Merger:
         self._units[first], self._units[second] = plan.kernel, plan.rest
         if plan.rest is None:
             self._units[first], self._units[second] = None, plan.kernel
+            self._combining[second] = self._combining.pop(first, []) + self._combining.get(second, [])
         for number in changed:
             self._note(number)
         if plan.rest is not None:
-            made = self._makes(second)
-            self._order.replace_readers(second, {u for t in made for u in self._readers.get(t, ()) if u != second})
+            self._order.replace_readers(second, self._readers_of(second))
             self._join_combinations(first, second)
+        if plan.own is not None:
+            self._add_rest(first, plan.own)
         return True
+
+    def _readers_of(self, number: int) -> set[int]:
+        return {u for t in self._makes(number) for u in self._readers.get(t, ()) if u != number}
+
+    def _add_rest(self, maker: int, rest: Cluster) -> None:
+        """A new unit, which combines totals that another one makes."""
+        number = len(self._units)
+        self._units.append(rest)
+        self._note(number)
+        self._order.add(self._readers_of(number), behind=maker)
+        self._join_combinations(maker, number)
 
     def _join_combinations(self, maker: int, fresh: int) -> None:
         """One kernel combines all totals of one shape that another kernel made."""
-        kernel, mine = self._units[maker], self._units[fresh]
-        assert isinstance(kernel, Cluster)
+        mine = self._units[fresh]
         assert isinstance(mine, Cluster)
-        for number, other in enumerate(self._units):
-            if number == fresh or not isinstance(other, Cluster) or not other.combined:
-                continue
-            if not all(t in kernel.totals for t in other.combined):
-                continue
+        apart = []
+        for number in self._combining.get(maker, []):
+            other = self._units[number]
+            assert isinstance(other, Cluster)
             axes = same_combination(mine, other)
-            if axes is None:
-                continue
-            union = united(mine, other, axes, mine.reduced)
-            if len(union.nodes) > MAX_OPS or not self._order.contract(number, fresh):
+            union = None if axes is None else united(mine, other, axes, mine.reduced)
+            if union is None or len(union.nodes) > MAX_OPS or not self._order.contract(number, fresh):
+                apart.append(number)
                 continue
             for old in (number, fresh):
                 self._forget(old)
             self._units[number], self._units[fresh] = None, union
             self._note(fresh)
             mine = union
+        self._combining[maker] = [*apart, fresh]
 
     # One pair.
 
@@ -241,7 +271,11 @@ class Merger:
         if over == base.reduced or not over or not base.reduced:
             union = self._union(base, joined, axes, over | base.reduced, (first, second))
             return union if isinstance(union, str) else Plan(union)
-        return "they reduce different axes" if base is not one else self._with_totals(one, other, axes, (first, second))
+        both = self._both_by_rows(base, joined, axes, (first, second))
+        if isinstance(both, str):
+            return both if base is not one else self._with_totals(one, other, axes, (first, second))
+        kernel, *rests = both
+        return Plan(kernel, *(reversed(rests) if base is one else rests))
 
     def _axes(self, one: Cluster, other: Cluster, through: Sequence[Tensor]) -> dict[int, int] | str:
         """The axes of ``other`` as axes of ``one``, or why they do not correspond."""
@@ -314,27 +348,64 @@ class Merger:
         union = self._union(one, part, axes, one.reduced, members, rest.reads())
         return union if isinstance(union, str) else Plan(union, rest)
 
-    def _total_after_product(self, number: int) -> None:
-        """Let a kernel that sums the rows of a matrix product make totals per block of rows, so that it can follow the
-        product block by block.
+    def _both_by_rows(
+        self, base: Cluster, joined: Cluster, axes: dict[int, int], members: tuple[int, ...]
+    ) -> tuple[Cluster, Cluster, Cluster] | str:
+        """One walk over the rows that makes the totals of both clusters, of which one reduces all axes and the other
+        all but the row; and what remains of each.
+        """
+        over = [{a for a in base.reduced if base.frame[a] != 1}, {axes[a] for a in joined.reduced}]
+        if max(over, key=len) != set(wide_axes(base)):
+            return "they reduce different axes"
+        found = by_rows(base, memory_order(base), min(over, key=len), sums_row=True)
+        if isinstance(found, str):
+            return found
+        walk, place = found
+        placed = {a: place[b] for a, b in axes.items()}
+        mine, theirs = halves(walk, base, place), halves(walk, joined, placed)
+        if isinstance(mine, str):
+            return mine
+        if isinstance(theirs, str):
+            return theirs
+        (part, rest), (joined_part, joined_rest) = mine, theirs
+        kernel = united(walk, part, place, walk.reduced)
+        keep = [*rest.reads(), *joined_rest.reads()]
+        union = self._union(kernel, joined_part, placed, walk.reduced, members, keep)
+        if isinstance(union, str):
+            return union
+        if not {*rest.outputs, *joined_rest.outputs}.isdisjoint(map(self._root, union.reads())):
+            return "one waits for the sums that the other makes"
+        return union, rest, joined_rest
+
+    def _total_after_product(self, number: int) -> bool:
+        """Let a kernel that sums the rows of a matrix product, or all of it, make totals per block of rows, so that it
+        can follow the product block by block.
         """
         unit = self._units[number]
         if not isinstance(unit, Cluster) or not unit.reduced or unit.combined:
-            return
-        kept = [a for a, e in enumerate(unit.frame) if e != 1 and a not in unit.reduced]
-        if len(unit.reduced) != 1 or len(kept) != 1:
-            return
-        (rows,), (row,) = unit.reduced, kept
-        products = [t for t in unit.reads() if t.node.op.kind is Kind.MATMUL and list(unit.maps[t]) == [(rows, row)]]
-        if not products:
-            return
-        walk = Cluster((unit.frame[rows], unit.frame[row]), frozenset({1}))
-        plan = self._with_totals(walk, unit, {rows: 0, row: 1}, (number,))
+            return False
+        orders = [order for t in unit.reads() if (order := self._order_of_product(t, unit))]
+        if not orders or not unit.reduced >= {*orders[0][:-1]}:
+            return False
+        found = by_rows(unit, orders[0], orders[0][:-1], sums_row=orders[0][-1] in unit.reduced)
+        plan = found if isinstance(found, str) else self._with_totals(found[0], unit, found[1], (number,))
         if isinstance(plan, str):
-            return
+            return False
         assert plan.rest is not None
         self._forget(number)
-        self._units.append(plan.kernel)
-        self._units[number] = plan.rest
-        for each in (number, len(self._units) - 1):
-            self._note(each)
+        self._units[number] = plan.kernel
+        self._note(number)
+        self._add_rest(number, plan.rest)
+        return True
+
+    def _order_of_product(self, tensor: Tensor, unit: Cluster) -> list[int] | None:
+        """The axes of a unit in the order in which a matrix product that it reads makes them: all rows, then the row;
+        None where it reads no product, perhaps under another shape, in this way.
+        """
+        made, maps = self._root(tensor), list(unit.maps[tensor])
+        if made.node.op is not MATMUL or len(maps) > 1 or not is_plain(maps[0]):
+            return None
+        order = walked(maps[0])
+        if not order or sorted(order) != wide_axes(unit):
+            return None
+        return order if self._canonical(unit.frame[order[-1]]) == self._canonical(made.shape[-1]) else None

@@ -1,39 +1,41 @@
-"""An order of units that stays topological while edges are added (after M. Bender, J. Fineman, S. Gilbert and R. Tarjan,
-"A New Approach to Incremental Cycle Detection and Related Problems", ACM Trans. Algorithms 12, 2016).
+"""An order of units that stays topological while edges are added (after M. Bender, J. Fineman, S. Gilbert and
+R. Tarjan, "A New Approach to Incremental Cycle Detection and Related Problems", ACM Trans. Algorithms 12, 2016).
 
-An edge against the order is searched from both of its ends at once, and what the shorter search found moves past the
-other end. A question whose answer would need a long search is answered no: the caller then goes without the edge.
+Where an edge goes against the order, its ends are searched from in turns, and what the search that ends first has found
+moves past the other end: a sink goes before its reader at no cost, however much follows that. A question whose answer
+would need two long searches is answered no: the caller then goes without the edge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-LIMIT = 128  # units visited before a search is given up
-GAP = 1 << 32  # between the places of neighbours, at first
+LIMIT = 64  # units visited from one end before a search is given up
+GAP = 1 << 128  # between the places of neighbours: some hundred moves to one place before all are numbered anew
 
 
 class TopologicalOrder:
-    """Units numbered from 0; ``place`` grows from producers to readers."""
+    """Units numbered from 0; their places grow from producers to readers."""
 
     def __init__(self) -> None:
         self._place: list[int] = []
-        self._neighbours: tuple[list[int], list[int]] = ([], [])  # the unit before each one, and the one after; -1: none
+        self._next: dict[int | None, int | None] = {None: None}  # a circle through None: the first is next to it
+        self._previous: dict[int | None, int | None] = {None: None}
         self._after: list[set[int]] = []
         self._before: list[set[int]] = []
-        self._first = -1
 
-    def add(self, readers: Iterable[int]) -> int:
-        """A new unit that is read by ``readers`` and reads nothing yet: it goes first."""
-        unit, second = len(self._place), self._first
-        self._place.append(0 if second < 0 else self._place[second] - GAP)
-        for neighbours in self._neighbours:
-            neighbours.append(-1)
+    def add(self, readers: Iterable[int], behind: int | None = None) -> int:
+        """A new unit that is read by ``readers``. It goes first, or right behind a unit that all of them follow, which
+        is all that it reads.
+        """
+        unit = len(self._place)
+        self._place.append(0)
         self._after.append(set())
         self._before.append(set())
-        self._join(unit, second)
-        self._first = unit
+        self._insert([unit], behind)
         self._link(unit, readers)
+        if behind is not None:
+            self._link(behind, [unit])
         return unit
 
     def by_place(self, units: Iterable[int]) -> list[int]:
@@ -94,45 +96,70 @@ class TopologicalOrder:
     # Places.
 
     def _reorder(self, unit: int, reader: int) -> bool:
-        """Move ``unit`` and what leads to it before ``reader``, or ``reader`` and what follows it behind ``unit``,
-        whichever is less; False if ``unit`` follows ``reader``.
+        """Move what leads to ``unit`` before ``reader``, or what follows ``reader`` behind ``unit``; False if ``unit``
+        follows ``reader``.
         """
-        place, low, high = self._place, self._place[reader], self._place[unit]
+        place = self._place
+        low, high = place[reader], place[unit]
         leading = _Search(unit, self._before, lambda u: place[u] >= low)
         following = _Search(reader, self._after, lambda u: place[u] <= high)
         for _ in range(LIMIT):
-            if leading.step():
-                self._move(leading.seen, self._neighbours[0][reader], reader)
+            if leading.ends():
+                if reader in leading.seen:
+                    return False
+                self._move(leading.seen, self._previous[reader])
                 return True
-            if following.step():
-                self._move(following.seen, unit, self._neighbours[1][unit])
+            if following.ends():
+                if unit in following.seen:
+                    return False
+                self._move(following.seen, unit)
                 return True
-            if reader in leading.seen or unit in following.seen:
-                return False
         return False
 
-    def _move(self, units: Iterable[int], left: int, right: int) -> None:
-        """Put ``units``, in their order, between two neighbours, of which one may be none, or among the units."""
+    def _move(self, units: Iterable[int], left: int | None) -> None:
+        """Put ``units``, in their order, behind ``left``, which is none of them."""
         moved = self.by_place(units)
-        among = set(moved)
-        before, after = self._neighbours
         for unit in moved:
-            if unit == self._first:
-                self._first = after[unit]
-            self._join(before[unit], after[unit])
-        while left in among:  # cannot be: what moves comes from beyond the two
-            left = before[left]
-        for unit in moved:
+            self._join(self._previous[unit], self._next[unit])
+        self._insert(moved, left)
+
+    def _insert(self, units: Sequence[int], left: int | None) -> None:
+        """Put ``units``, which are in no place, behind ``left``; None: first."""
+        right, count = self._next[left], len(units) + 1
+        low = self._place[left] if left is not None else None
+        high = self._place[right] if right is not None else (low or 0) + count * GAP
+        low = high - count * GAP if low is None else low
+        for k, unit in enumerate(units, 1):
+            self._place[unit] = low + (high - low) * k // count
             self._join(left, unit)
             left = unit
         self._join(left, right)
-        if before[moved[0]] < 0:
-            self._first = moved[0]
-        self._number(moved)
+        if high - low < count:
+            self._number()
 
-    def _join(self, left: int, right: int) -> None:
-        before, after = self._neighbours
-        if left >= 0:
-            after[left] = right
-        if right >= 0:
-            before[right] = left
+    def _join(self, left: int | None, right: int | None) -> None:
+        self._next[left], self._previous[right] = right, left
+
+    def _number(self) -> None:
+        """New places for all units, in the order that they are in."""
+        unit, place = self._next[None], 0
+        while unit is not None:
+            self._place[unit] = place
+            unit, place = self._next[unit], place + GAP
+
+
+class _Search:
+    """A search along ``edges``, a unit at a time."""
+
+    def __init__(self, start: int, edges: Sequence[set[int]], inside: Callable[[int], bool]) -> None:
+        self.seen = {start}
+        self._pending = [start]
+        self._edges = edges
+        self._inside = inside
+
+    def ends(self) -> bool:
+        """Visit a unit; whether it was the last."""
+        fresh = [u for u in self._edges[self._pending.pop()] if u not in self.seen and self._inside(u)]
+        self.seen.update(fresh)
+        self._pending += fresh
+        return not self._pending

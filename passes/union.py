@@ -6,14 +6,15 @@ Answers that are no are words, which ``explain`` shows.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from graphc.dims import Extent
+from graphc.dims import Extent, product
 from graphc.node import Node, Tensor
 from graphc.opdef import Kind
 from passes.cluster import CHEAP, MAX_POINTERS, Cluster, Map, Walk, input_maps, is_plain, walked
 from passes.stages import Stages
 
+NARROW = 128  # elements of a row below which it costs more to add it up by itself than to read it once more
 Axes = dict[int, int]  # from axes of one cluster to axes of the other
 
 
@@ -36,7 +37,7 @@ def aligned_by_input(one: Cluster, other: Cluster) -> Axes | str:
     """The axes of ``other`` as axes of ``one``, from the largest tensor that both read: one that has all axes of one
     of them. Where neither reduces, both must walk it in the same order, or one would walk its own tensors across.
     """
-    needed = min(len(_wide(c)) for c in (one, other))
+    needed = min(len(wide_axes(c)) for c in (one, other))
     for tensor in sorted((t for t in other.reads() if t in one.maps), key=lambda t: -t.ndim):
         maps = [*one.maps[tensor], *other.maps[tensor]]
         axes: Axes = {}
@@ -59,8 +60,8 @@ def _extend(axes: Axes, mine: Map, theirs: Map) -> bool:
 def completed(one: Cluster, other: Cluster, axes: Axes, canonical: Callable[[Extent], Extent]) -> Axes | str:
     """``axes`` with those that no shared tensor tells: axes of equal extents, in order."""
     axes = dict(axes)
-    free = [a for a in _wide(one) if a not in axes.values()]
-    for axis in _wide(other):
+    free = [a for a in wide_axes(one) if a not in axes.values()]
+    for axis in wide_axes(other):
         if axis not in axes and free:
             if canonical(other.frame[axis]) != canonical(one.frame[free[0]]):
                 return "they walk axes of different extents"
@@ -70,10 +71,10 @@ def completed(one: Cluster, other: Cluster, axes: Axes, canonical: Callable[[Ext
 
 def wider(one: Cluster, other: Cluster, axes: Axes) -> tuple[Cluster | None, Cluster, Axes]:
     """The cluster that has all axes of both (None if neither has), the other, and the other's axes in the first."""
-    if all(a in axes for a in _wide(other)):
+    if all(a in axes for a in wide_axes(other)):
         return one, other, axes
     back = {mine: theirs for theirs, mine in axes.items()}
-    return (other if all(a in back for a in _wide(one)) else None), one, back
+    return (other if all(a in back for a in wide_axes(one)) else None), one, back
 
 
 def same_combination(one: Cluster, other: Cluster) -> Axes | None:
@@ -87,7 +88,8 @@ def same_combination(one: Cluster, other: Cluster) -> Axes | None:
     return dict(zip(walks[1], walks[0], strict=True))
 
 
-def _wide(cluster: Cluster) -> list[int]:
+def wide_axes(cluster: Cluster) -> list[int]:
+    """The axes of a cluster that have more than a single element."""
     return [a for a, e in enumerate(cluster.frame) if e != 1]
 
 
@@ -128,7 +130,7 @@ def obstacle(union: Cluster) -> str | None:
     """Why a union is no kernel, or no good one."""
     if union.pointers() > MAX_POINTERS:
         return f"together they have more than {MAX_POINTERS} pointers"
-    wide = _wide(union)
+    wide = wide_axes(union)
     outer = [a for a in wide if a not in union.reduced]
     stored = [*union.outputs, *(piece.value for piece in union.pieces)]
     for tensor in stored:
@@ -139,8 +141,8 @@ def obstacle(union: Cluster) -> str | None:
         problem = _node_problem(union, node, wide)
         if problem:
             return problem
-    trailing = bool(outer) and wide[-len(union.reduced) :] == sorted(union.reduced)
-    if not trailing and (union.totals or Stages(union).is_row_wise()):
+    inner = bool(outer) and wide[-len(union.reduced) :] == sorted(union.reduced)
+    if not (inner and memory_order(union)[-1] in union.reduced) and (union.totals or Stages(union).is_row_wise()):
         return "a reduction is needed again along the axes that it reduces, which are not the innermost"
     return None
 
@@ -183,11 +185,34 @@ def _is_positive(extent: Extent) -> bool:
 # A kernel that makes totals for another one.
 
 
+def memory_order(cluster: Cluster) -> list[int]:
+    """The axes of a cluster, outermost first, as they lie in what it reads."""
+    wide = wide_axes(cluster)
+    orders = [walked(out) for t in cluster.reads() for out in cluster.maps[t] if is_plain(out)]
+    return next((order for order in orders if sorted(order) == wide), wide)
+
+
+def by_rows(
+    cluster: Cluster, order: Sequence[int], rows: Collection[int], *, sums_row: bool
+) -> tuple[Cluster, Axes] | str:
+    """An empty cluster that walks the axes of another one in this order and reduces those that are no ``rows``; and the
+    axes of the other in it. ``sums_row`` says that there will be a total of all.
+    """
+    row = order[len(rows) :]
+    if not rows or not row or set(rows) != set(order[: len(rows)]):
+        return "they reduce different axes"
+    size = product(cluster.frame[a] for a in row)
+    if sums_row and isinstance(size, int) and size < NARROW:
+        return f"their rows have less than {NARROW} elements"
+    axes = {a: i for i, a in enumerate(order)}
+    return Cluster(tuple(cluster.frame[a] for a in order), frozenset(axes[a] for a in row)), axes
+
+
 def halves(one: Cluster, other: Cluster, axes: Axes) -> tuple[Cluster, Cluster] | str:
     """``other``, which reduces all axes but the row of ``one``, or all, in two halves: what is done for each element,
     up to totals over rows, which ``one`` can do; and what combines them.
     """
-    wide = _wide(one)
+    wide = wide_axes(one)
     rows = [a for a in wide if a not in one.reduced]
     row = [a for a in wide if a in one.reduced]
     over = {axes[a] for a in other.reduced if a in axes}
@@ -195,7 +220,7 @@ def halves(one: Cluster, other: Cluster, axes: Axes) -> tuple[Cluster, Cluster] 
         return "they reduce different axes"
     if Stages(other).is_row_wise() or other.totals or other.pieces:
         return "both go over their rows again"
-    kept = [a for a in _wide(other) if a not in other.reduced]
+    kept = [a for a in wide_axes(other) if a not in other.reduced]
     if [axes[a] for a in kept] != sorted(axes[a] for a in kept):
         return "they walk the axes in different orders"
     reductions = [node for node in other.nodes if node.op.kind is Kind.REDUCE]
@@ -211,7 +236,7 @@ def halves(one: Cluster, other: Cluster, axes: Axes) -> tuple[Cluster, Cluster] 
     for node in reductions:
         maps = list(other.maps[node.outputs[0]])
         (inner,) = input_maps(node, maps[0], sorted(other.reduced))
-        if len(maps) > 1 or not is_plain(inner) or sorted(walked(inner)) != _wide(other):
+        if len(maps) > 1 or not is_plain(inner) or sorted(walked(inner)) != wide_axes(other):
             return "the reduction does not walk all axes of the kernel once"
         part.totals[node.outputs[0]] = inner
         del part.nodes[node]

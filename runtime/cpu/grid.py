@@ -16,6 +16,8 @@ from runtime.cpu.tiling import DEEP, tiled
 
 BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for the second-level cache
 MAX_SPLITS = 64
+LEAST_ROWS = 8  # that a block adds up to a row of partial results, which are written and read once more
+NARROW_COLUMNS = 256  # columns that are still read in pieces long enough
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
 WAVE_CALL = 4 * PARALLEL_WORK  # below which a call is better one of several side by side than cut into blocks
 WAVE_WORK = 32 * PARALLEL_WORK  # of all calls of a wave: some tens of microseconds
@@ -50,17 +52,21 @@ def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid
     if columns:
         last = outer.pop()
         widest = block_columns(kernel) if reduced else (BLOCK // DEEP if tiled(kernel) else BLOCK)
+        if reduced and not kernel.split and total <= MAX_SPLITS * BLOCK:  # partial results, say: in the cache
+            widest = min(widest, max(NARROW_COLUMNS, BLOCK // max(1, math.prod(reduced))))
         col_blocks = max(1, math.ceil(last / widest))
         cols = max(1, math.ceil(last / col_blocks))
     else:
         last, cols, col_blocks = 1, 1, 1
     if kernel.split:
         leading = math.prod(reduced) if columns else (math.prod(reduced[:-1]) if len(reduced) > 1 else reduced[-1])
-        splits, per_split = _splits(leading, total, whole_lanes=not columns and len(reduced) == 1)
+        most = max(1, min(MAX_SPLITS // col_blocks, leading // LEAST_ROWS)) if columns else MAX_SPLITS
+        splits, per_split = _splits(leading, total, most, whole_lanes=not columns and len(reduced) == 1)
         return Grid(1, cols, col_blocks, per_split, splits * col_blocks, splits, work)
     count = math.prod(outer)
     if any(a.combine for a in kernel.args):
-        splits = max(1, min(MAX_SPLITS, count, total // BLOCK))
+        wide = any(a.combine and set(a.strides) != {"0"} for a in kernel.args)
+        splits = max(1, min(MAX_SPLITS, count // (LEAST_ROWS if wide else 1), total // BLOCK))
         rows = max(1, math.ceil(count / splits))
         blocks = math.ceil(count / rows)
         return Grid(rows, cols, col_blocks, 0, blocks, blocks, work)
@@ -70,8 +76,8 @@ def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid
     return Grid(rows, cols, col_blocks, 0, row_blocks * col_blocks, 1, work)
 
 
-def _splits(leading: int, total: int, *, whole_lanes: bool) -> tuple[int, int]:
-    splits = max(1, min(MAX_SPLITS, total // BLOCK, leading))
+def _splits(leading: int, total: int, most: int, *, whole_lanes: bool) -> tuple[int, int]:
+    splits = max(1, min(most, total // BLOCK, leading))
     per_split = max(1, math.ceil(leading / splits))
     if whole_lanes:
         per_split = math.ceil(per_split / LANES) * LANES

@@ -113,6 +113,27 @@ def test_an_optimizer_is_one_kernel_for_each_parameter(optimizer: Any) -> None:
 def test_sums_over_different_axes_read_their_input_once() -> None:
     x = gc.placeholder(("n", "m"), name="x")
     assert forms(gc.sum(x, 0), gc.sum(x, 1), gc.sum(x)) == ["pr", "rp", "r"]
+    assert forms(gc.sum(x, 0), gc.sum(x)) == ["pr", "rp", "r"]
+    assert forms(gc.max(gc.exp(x), 0), gc.sum(x)) == ["pr", "rp", "r"]
+    short = gc.placeholder(("n", 5), name="x")
+    assert forms(gc.sum(short, 0), gc.sum(short)) == ["rp", "rp", "r", "r"]
+
+
+def test_a_sum_that_waits_for_another_is_a_walk_of_its_own() -> None:
+    x = gc.placeholder(("n", "m"), name="x")
+    columns = gc.sigmoid(gc.sum(x, 0, keepdims=True))
+    assert forms(columns, gc.sum(gc.square(x - columns))) == ["rp", "rp", "rr", "r"]
+
+
+def test_a_row_that_lies_across_the_memory_is_not_walked_again_and_again() -> None:
+    """Statistics of columns: three walks along the rows are far less than one down the columns."""
+    x = gc.placeholder(("n", "m"), name="x")
+    assert forms(gc.softmax(x, 0)) == ["rp", "rp", "rp", "rp", "pp"]
+    centred = x - gc.mean(x, 0)
+    assert forms(centred / gc.sqrt(gc.mean(gc.square(centred), 0) + 1e-5)) == ["rp", "rp", "rp", "rp", "pp"]
+    images = gc.placeholder(("n", 32, "h", "w"), name="images")
+    centred = images - gc.mean(images, (0, 2, 3), keepdims=True)  # of a channel: pieces of rows one after the other
+    assert forms(centred / gc.mean(gc.square(centred), (0, 2, 3), keepdims=True)) == ["prr", "prr"]
 
 
 def test_a_training_step_of_a_perceptron() -> None:
@@ -124,6 +145,37 @@ def test_a_training_step_of_a_perceptron() -> None:
     products = [f for f in found if f.startswith("product")]
     assert len(products) == 8
     assert Counter(found) == Counter([*products, "r", "rp", "rp", "rp", "p"])
+
+
+@pytest.mark.parametrize("shape", [("n", 64), ("n", 12, 64)])
+def test_a_squared_error_and_its_gradients_are_an_epilogue(shape: tuple[int | str, ...]) -> None:
+    """The loss adds up all of the product, the bias's gradient its rows: both while the block is in the cache."""
+    x, y = gc.placeholder(shape, name="x"), gc.placeholder((*shape[:-1], 300), name="y")
+    w = gc.parameter(gc.init.ones(), shape=(64, 300), name="w")
+    b = gc.parameter(gc.init.ones(), shape=(300,), name="b")
+    loss = nn.mse_loss(x @ w + b, y)
+    found = forms(loss, gc.optim.Adam(1e-3).minimize(loss))
+    assert Counter(found) == Counter(["product pr", "product pp", "r", "rp", "p"])
+
+
+def test_a_gradient_with_the_sum_of_its_rows_follows_a_product_of_several_batch_axes() -> None:
+    x, y = gc.placeholder(("n", 12, 64), name="x"), gc.placeholder(("n", 12, 32), name="y")
+    first, second = (gc.parameter(gc.init.ones(), shape=s, name=n) for s, n in (((64, 300), "u"), ((300, 32), "v")))
+    bias = gc.parameter(gc.init.ones(), shape=(300,), name="b")
+    found = forms(*gc.gradients(gc.tanh(x @ first + bias) @ second, [first, bias], y))
+    assert found == ["matmul", "product pr", "matmul", "rp"]  # tanh is computed where its derivative is
+
+
+def test_kernels_of_a_deep_network_are_those_of_its_layers() -> None:
+    x, y = gc.placeholder((None, 16), name="x"), gc.placeholder((None,), "int64", name="y")
+    for layers in (3, 40):
+        model = nn.Sequential(*(f() for _ in range(layers) for f in (lambda: nn.Linear(16, 16), nn.ReLU)))
+        loss = nn.cross_entropy(model(x), y)
+        found = Counter(forms(loss, gc.optim.Adam(1e-3).minimize(loss)))
+        products = sum(found[f] for f in found if f.startswith("product"))
+        assert products == 3 * layers - 1
+        assert found == Counter({**found, "rp": layers, "r": 1, "p": 1})
+        assert found["product pr"] == layers
 
 
 def test_bias_activation_and_residual_are_an_epilogue() -> None:
@@ -200,6 +252,29 @@ def test_numbers_of_totals_over_several_axes(n: int, c: int) -> None:
     feeds = {z: rng.normal(size=(3, n, c)).astype("f4")}
     agree([gc.sum(z, (0, 1)), gc.sum(z, 2), gc.sum(z), gc.sum(z, (1, 2)), gc.sum(z, 1)], feeds)
     agree([gc.sum(z, 0), z * gc.sum(z, (1, 2), keepdims=True), gc.sum(gc.exp(z))], feeds)
+
+
+@pytest.mark.parametrize(("n", "c"), [(0, 300), (1, 300), (7, 300), (300, 129), (3000, 37), (3, 5000)])
+def test_numbers_of_totals_of_rows_and_of_all(n: int, c: int) -> None:
+    rng = np.random.default_rng(n * c)
+    x, y = gc.placeholder(("n", 3, "c"), name="x"), gc.placeholder((c,), name="y")
+    feeds = {x: rng.normal(size=(n, 3, c)).astype("f4"), y: rng.normal(size=c).astype("f4")}
+    error = x * 2 - y
+    agree([gc.mean(gc.square(error)) if n else gc.sum(error), gc.sum(error, (0, 1)) + y, error], feeds)
+    agree([gc.sum(x, (0, 1)), gc.sum(x), gc.sum(gc.exp(x), (0, 1))], feeds)
+    columns = gc.tanh(gc.sum(x, (0, 1), keepdims=True))
+    agree([columns, gc.sum(gc.square(x - columns))], feeds)
+
+
+@pytest.mark.parametrize(("n", "c"), [(0, 300), (1, 300), (50, 300), (50, 200)])
+def test_numbers_of_totals_in_epilogues(n: int, c: int) -> None:
+    rng = np.random.default_rng(n * c)
+    x, w, y = gc.placeholder(("n", 4, 9)), gc.placeholder((9, c)), gc.placeholder(("n", 4, c))
+    shapes = {x: (n, 4, 9), w: (9, c), y: (n, 4, c)}
+    feeds = {t: rng.uniform(-1, 1, s).astype("f4") for t, s in shapes.items()}
+    error = gc.tanh(x @ w) - y
+    agree([gc.sum(gc.square(error)), gc.sum(error, (0, 1)), *gc.gradients(gc.sum(gc.square(error)), [w])], feeds)
+    agree([gc.sum(gc.abs(x @ w - y))], feeds)
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(0, 4, 3), (5, 0, 3), (5, 4, 0), (1, 1, 1), (130, 70, 9), (9, 300, 700)])

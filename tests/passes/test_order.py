@@ -32,8 +32,14 @@ def is_topological(made: TopologicalOrder, edges: nx.DiGraph) -> bool:
     return all(place[a] < place[b] for a, b in edges.edges)
 
 
-@given(histories())
-def test_it_refuses_exactly_what_closes_a_circle(steps: list[tuple[str, int, list[int]]]) -> None:
+@given(histories(), st.sampled_from([order.GAP, 2]))
+def test_it_refuses_exactly_what_closes_a_circle(steps: list[tuple[str, int, list[int]]], gap: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order, "GAP", gap)  # so small that all are soon numbered anew
+        refuses_exactly_what_closes_a_circle(steps)
+
+
+def refuses_exactly_what_closes_a_circle(steps: list[tuple[str, int, list[int]]]) -> None:
     made, edges = TopologicalOrder(), nx.DiGraph()
     for what, unit, readers in steps:
         if what == "add":
@@ -45,6 +51,57 @@ def test_it_refuses_exactly_what_closes_a_circle(steps: list[tuple[str, int, lis
             assert made.connect(unit, readers) is nx.is_directed_acyclic_graph(wider)
             edges = wider if nx.is_directed_acyclic_graph(wider) else edges
         assert is_topological(made, edges)
+
+
+@given(histories(), st.booleans())
+def test_a_contraction_that_is_refused_leaves_no_edges(
+    steps: list[tuple[str, int, list[int]]], keep_both: bool
+) -> None:
+    made, edges = TopologicalOrder(), nx.DiGraph()
+    gone: set[int] = set()
+    for what, unit, readers in steps:
+        rest = [r for r in readers if r not in gone]
+        if what == "add":
+            edges.add_node(made.add(rest))
+            edges.add_edges_from((unit, r) for r in rest)
+        elif unit not in gone and rest:
+            first, second = unit, rest[0]
+            between = nx.descendants(edges, first) & nx.ancestors(edges, second)
+            fits = not between and not nx.has_path(edges, second, first)
+            assert made.contract(first, second, keep_both=keep_both) is fits
+            if fits and keep_both:
+                edges.add_edge(first, second)
+                edges.add_edges_from([(u, first) for u in edges.predecessors(second) if u != first])
+                edges.add_edges_from([(first, u) for u in edges.successors(second)])
+            elif fits:
+                edges = nx.contracted_nodes(edges, second, first, self_loops=False, copy=True)
+                gone.add(first)
+        assert is_topological(made, edges)
+
+
+def test_what_goes_right_behind_another_comes_before_its_readers() -> None:
+    made = TopologicalOrder()
+    last, middle = made.add([]), made.add([])
+    first = made.add([last, middle])
+    rest = made.add([middle, last], behind=first)
+    places = made.by_place([first, middle, last, rest])
+    assert places[:2] == [first, rest]
+    assert not made.connect(rest, [first])
+    assert not made.connect(middle, [rest])
+
+
+def test_one_end_that_leads_nowhere_is_enough() -> None:
+    made = TopologicalOrder()
+    chain = [made.add([])]
+    for _ in range(1000):
+        chain.append(made.add([chain[-1]]))
+    free = made.add([])
+    assert made.connect(chain[500], [free])  # much comes before, but nothing after it
+    assert made.connect(free, [chain[400]])
+    other = made.add([])
+    assert made.connect(other, [chain[1000]])
+    assert not made.connect(chain[399], [free])
+    assert made.by_place([chain[400], free, chain[500], other]) == [other, chain[500], free, chain[400]]
 
 
 @given(histories())

@@ -331,6 +331,7 @@ def blas_threads() -> dict[str, int]:
 
 def test_blas_threads_are_restored_when_the_last_session_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """SciPy's BLAS has one thread while a session is open; NumPy's is left alone."""
+    gc.collect()  # sessions that other tests have dropped, and not closed
     monkeypatch.setenv("GRAPHC_BLAS", "scipy")
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         before = blas_threads()
