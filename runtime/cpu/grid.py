@@ -16,6 +16,7 @@ from runtime.cpu.tiling import DEEP, tiled
 
 BLOCK = 16384  # elements of a block: enough to hide its cost, few enough for the second-level cache
 MAX_SPLITS = 64
+MAX_BLOCKS = 256  # of rows: longer ones are read faster, and so many share the work evenly
 LEAST_ROWS = 8  # that a block adds up to a row of partial results, which are written and read once more
 NARROW_COLUMNS = 256  # columns that are still read in pieces long enough
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
@@ -72,6 +73,8 @@ def loop_grid(kernel: LoopKernel, extents: tuple[int, ...], cost: float) -> Grid
         return Grid(rows, cols, col_blocks, 0, blocks, blocks, work)
     per_row = max(1, math.prod(reduced) * cols)
     rows = max(1, min(max(count, 1), BLOCK // per_row))
+    if not columns:
+        rows = max(rows, math.ceil(count / MAX_BLOCKS))
     row_blocks = math.ceil(count / rows)
     return Grid(rows, cols, col_blocks, 0, row_blocks * col_blocks, 1, work)
 

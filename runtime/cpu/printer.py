@@ -48,10 +48,10 @@ class _Printer(InstructionPrinter):
         self.only_sums = self._is_only_sums()
 
     def _is_only_sums(self) -> bool:
-        """Whether the kernel waits for memory while it reduces a flat range: nothing is stored on the way, and little
-        is done.
+        """Whether the kernel waits for memory while it reduces one axis: nothing is stored on the way, and little is
+        done.
         """
-        if self.kernel.roles != "r" or any(a.combine for a in self.kernel.args):
+        if self.columns or len(self.reduced) != 1 or any(a.combine for a in self.kernel.args):
             return False
         on_the_way = [i for n, i in self.kernel.numbered[0] if self.levels[n] == 2]
         later = any(self.levels[n] == 2 for stage in self.kernel.numbered[1:] for n, _ in stage)
@@ -267,8 +267,8 @@ class _Printer(InstructionPrinter):
         if leading:
             with self.block("for q in range(q_lo, q_hi):"):
                 self._along_row(inner, reductions, {**outer, **self._decompose("q", leading)})
-        elif self.only_sums:
-            self._parts_at_once(inner, reductions)
+        elif self.only_sums and reductions:
+            self._whole_lanes(inner, reductions, outer)
             self._along_row(inner, reductions, outer, "rest")
         else:
             self._along_row(inner, reductions, outer)
@@ -276,17 +276,20 @@ class _Printer(InstructionPrinter):
             combined = f"combine_lanes_{scalars.combining(instr.attr)}(acc{number}, {LANES})"
             self.line(f"v{number} = {scalars.accumulated(combined, instr.dtype)}")
 
-    def _parts_at_once(self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]]) -> None:
-        """Whole lanes of equal parts of the range, far from each other: memory then has more requests on the way. The
-        range goes on at ``rest``.
+    def _whole_lanes(
+        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], outer: dict[int, str]
+    ) -> None:
+        """All whole lanes of the range, which goes on at ``rest``. One that is no row of many is read in parts far from
+        each other: memory then has more requests on the way.
         """
-        self.line(f"part = (r_hi - r_lo) // {STREAMS * LANES} * {LANES}")
+        streams = 1 if self.outer else STREAMS
+        self.line(f"part = (r_hi - r_lo) // {streams * LANES} * {LANES}")
         with self.block(f"for base in range(r_lo, r_lo + part, {LANES}):"), self.block(f"for l in range({LANES}):"):
-            for k in range(STREAMS):
-                self.line(f"j = base + {k} * part + l")
-                self._instructions(inner, {self.last: "j"})
+            for k in range(streams):
+                self.line(f"j = base + {k} * part + l" if k else "j = base + l")
+                self._instructions(inner, {**outer, self.last: "j"})
                 self._accumulate(reductions)
-        self.line(f"rest = r_lo + {STREAMS} * part")
+        self.line(f"rest = r_lo + {streams} * part" if streams > 1 else "rest = r_lo + part")
 
     def _along(self, inner: Sequence[tuple[int, Instr]], lo: str, hi: str, indices: dict[int, str]) -> None:
         with self._strips(inner, lo, hi, indices) as (first, end), self.block(f"for j in range({first}, {end}):"):
