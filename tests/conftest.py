@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -16,6 +17,8 @@ _OWN = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test process imports graphc; xdist's workers inherit the environment, and so the folder."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a background job, whose children would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("GRAPHC_VERIFY", "1")
     if not os.environ.get("GRAPHC_CACHE_DIR"):
         config.stash[_OWN] = os.environ["GRAPHC_CACHE_DIR"] = tempfile.mkdtemp(prefix="graphc-test-cache-")
