@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzz.__main__ import reachable, run_script
-from fuzz.case import Case
+from fuzz.case import Case, holds
 from fuzz.check import Failure, check
-from fuzz.drawing import draw
+from fuzz.drawing import draw, largest
 from fuzz.noise import Model, Tally, differences
 from fuzz.script import script
 from fuzz.shrink import Shrinker
@@ -140,6 +140,15 @@ def test_a_crash_and_a_hang_end_as_failures() -> None:
     hang = run_script("while True: pass", 1)
     assert (crash and crash.kind, hang and hang.kind) == ("crash", "hang")
     assert run_script("print('well')", 60) is None
+
+
+def test_extents_of_what_is_not_computed_are_not_asked_for() -> None:
+    """Only the rule of a derivative that nobody asks for reads ``x``, of an extent that is nobody else's."""
+    x, other = gc.placeholder((gc.dim("m") + 1, 5), name="x"), gc.placeholder((2,), name="other")
+    pair = gc.custom_gradient(lambda a, b: (a * 2, gc.sum(b)), lambda g, y, a, b: (g[0] * 2, None))
+    case = Case((pair(x, other)[1],), (), ({other: np.ones(2, np.float32)},))
+    assert holds(case, 0)
+    assert largest(case) == 2
 
 
 def test_the_command_line_reports() -> None:

@@ -51,9 +51,14 @@ class Case:
     def parameters(self) -> tuple[Tensor, ...]:
         return tuple(n.outputs[0] for n in self.graph.nodes if n.op is PARAMETER)
 
+    @property
+    def computed(self) -> Graph:
+        """The graph without what no fetch needs, as a session has it: that may have extents which no feed binds."""
+        return without_idle_rules(self.graph)
+
     def extents(self, run: int) -> dict[Symbol, int]:
         """Values of the symbolic extents in a run; raises what the run would raise."""
-        plan = FeedPlan(without_idle_rules(self.graph).nodes)  # as a session does
+        plan = FeedPlan(self.computed.nodes)
         arrays, extras = plan.resolve(self.runs[run])
         return plan.bind(tuple(a.shape for a in arrays), extras)
 
@@ -80,7 +85,7 @@ def holds(case: Case, run: int) -> bool:
     """Whether the feeds of a run satisfy all that the program asks of extents."""
     try:
         extents = case.extents(run)
-        for node in case.graph.nodes:
+        for node in case.computed.nodes:
             for result in node.results:
                 numbers(result.shape, extents)
     except (GraphcError, ValueError):

@@ -257,7 +257,7 @@ def small(tensor: Tensor) -> bool:
 def largest(case: Case) -> int:
     """Elements of the largest tensor of the only run."""
     extents = case.extents(0)
-    sizes = [int(np.prod(numbers(r.shape, extents))) for n in case.graph.nodes for r in n.results]
+    sizes = [int(np.prod(numbers(r.shape, extents))) for n in case.computed.nodes for r in n.results]
     return max(sizes, default=0)
 
 
