@@ -119,8 +119,8 @@ class Step:
 
         Runs of arrays that fit as they are, and have the shapes of the ones before, follow one another without Python
         between them. Batches are drawn some tens of milliseconds of running ahead, so an iterator must give new arrays,
-        and not fill those that it gave before. The updates of each run take effect
-        before the next; a run that raises, an iterator that does, and Ctrl-C leave those before it done.
+        and not fill those that it gave before. The updates of each run take effect before the next; a run that raises,
+        an iterator that does, and Ctrl-C leave those before it done.
         """
         results: list[Any] = []
         for group in grouped(batches, self._tuple):
