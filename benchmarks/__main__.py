@@ -18,13 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import extras, history, machine, report, rounds
+from benchmarks import extras, history, machine, report, rounds, vmath
 from benchmarks.environments import python_of
 from benchmarks.process import ROOT, Process, SideError, run_once
 from benchmarks.sides import OURS, SIDES
 from benchmarks.workloads import WORKLOADS
 
-EXTRAS = ("compile", "big-graph", "memory")
+EXTRAS = ("vmath", "compile", "big-graph", "memory")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,6 +81,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     finally:
         for process in (*processes.values(), truth):
             process.close()
+    elementwise = vmath.rows(pythons, options.timeout, _say) if "vmath" in options.workloads else []
     if "compile" in options.workloads:
         rows += extras.compile_rows(pythons, options.threads, options.timeout, _say)
     if "big-graph" in options.workloads:
@@ -100,6 +101,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
         "versions": {name: process.versions for name, process in processes.items()},
         "absent": absent,
         "rows": rows,
+        "vmath": elementwise,
     }
 
 

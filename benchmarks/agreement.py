@@ -1,7 +1,7 @@
 """Do all sides compute the same? Results are compared as digests: shape, norm and a few elements.
 
-The truth is the NumPy side in float64. A side in float32 may differ from it ``FACTOR`` times as much as the NumPy side
-in float32 does, or as rounding each term of the longest sum would make it differ by chance, whichever is more.
+The truth is the NumPy side in float64. A side may differ from it ``FACTOR`` times as much as the NumPy side in the
+same dtype does, or as rounding each term of the longest sum would make it differ by chance, whichever is more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 
 ELEMENTS = 16
 FACTOR = 8.0
-ROUNDING = float(np.finfo(np.float32).eps) / 2
 
 Digest = Mapping[str, Any]
 Digests = Mapping[str, Digest]
@@ -53,6 +52,7 @@ def _relative(found: float, truth: float, scale: float) -> float:
     return abs(found - truth) / scale if scale else (0.0 if found == truth else math.inf)
 
 
-def allowed(numpy_float32: float, terms: int) -> float:
-    """The difference that is still agreement, from that of NumPy in float32 and the length of the longest sum."""
-    return FACTOR * max(numpy_float32 if math.isfinite(numpy_float32) else 0.0, ROUNDING * math.sqrt(terms))
+def allowed(of_numpy: float, terms: int, dtype: str = "float32") -> float:
+    """The difference that is still agreement, from that of NumPy in this dtype and the length of the longest sum."""
+    rounding = float(np.finfo(dtype).eps) / 2
+    return FACTOR * max(of_numpy if math.isfinite(of_numpy) else 0.0, rounding * math.sqrt(terms))

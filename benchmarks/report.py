@@ -45,7 +45,7 @@ def judge(row: Record) -> Verdict:
 
 
 def amount(value: float, unit: str) -> str:
-    """Three digits with a unit: seconds, bytes, or none."""
+    """Three digits with a unit: seconds, bytes, or none (of ``ns`` there are columns)."""
     if unit == "s":
         for factor, name in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
             if value * factor >= 0.9995:
@@ -56,6 +56,8 @@ def amount(value: float, unit: str) -> str:
             if value >= factor:
                 return f"{_digits(value / factor)} {name}"
         return f"{value:.0f} B"
+    if unit == "ns":
+        return _digits(value)
     return f"{value:.2f}"
 
 
@@ -65,20 +67,55 @@ def _digits(value: float) -> str:
 
 def sides_of(record: Record) -> list[str]:
     """The sides of a record, in the order of the comparison."""
-    present = {name for row in record["rows"] for name in row["sides"]} | set(record["absent"])
+    present = _with_times(record["rows"]) | set(record["absent"])
     return [name for name in SIDES if name in present]
 
 
+def _with_times(rows: Sequence[Record]) -> set[str]:
+    return {name for row in rows for name in row["sides"]}
+
+
 def table(record: Record) -> str:
-    """The run as a Markdown table with aligned columns, and what kept sides from having a number."""
+    """The run as Markdown tables with aligned columns, and what kept sides from having a number."""
+    elementwise, notes = record.get("vmath", ()), [f"{side}: absent, {why}" for side, why in record["absent"].items()]
+    for row in (*record["rows"], *elementwise):
+        notes += [f"{_name(row)}, {side}: {s['error']}" for side, s in row["sides"].items() if "error" in s]
+        notes += [f"{_name(row)}: {broken}" for broken in row.get("broken", ())]
+    tables = [_workloads(record)] if record["rows"] else []
+    tables += [_elementwise(elementwise)] if elementwise else []
+    return "\n".join(tables) + "".join(f"\n- {note}" for note in _unique(notes)) + "\n"
+
+
+def _name(row: Record) -> str:
+    return " ".join(filter(None, (row["workload"], row.get("dtype"))))
+
+
+def _workloads(record: Record) -> str:
     peers = [name for name in sides_of(record) if name != OURS]
     header = ["workload", OURS, *(f"/ {p}" for p in peers), "/ best peer", "goal", "met", "floor", "/ floor"]
-    lines, notes = [header], [f"{side}: absent, {why}" for side, why in record["absent"].items()]
-    for row in record["rows"]:
-        lines.append(_line(row, peers, record["absent"]))
-        notes += [f"{row['workload']}, {side}: {s['error']}" for side, s in row["sides"].items() if "error" in s]
-        notes += [f"{row['workload']}: {broken}" for broken in row.get("broken", ())]
-    return _aligned(lines) + "".join(f"\n- {note}" for note in _unique(notes)) + "\n"
+    return _aligned([header, *(_line(row, peers, record["absent"]) for row in record["rows"])])
+
+
+def _elementwise(rows: Sequence[Record]) -> str:
+    """A line for each function: for each dtype nanoseconds for an element, and ratios. The goal is one for both."""
+    sides = _with_times(rows)
+    peers = [name for name in SIDES if name in sides and name != OURS]
+    functions: dict[str, list[Record]] = {}
+    for row in rows:
+        functions.setdefault(row["function"], []).append(row)
+    header = ["ns for an element, one thread"]
+    for row in functions[rows[0]["function"]]:
+        header += [row["dtype"], *(f"/ {p}" for p in peers)]
+    lines = [[*header, "goal", "met"]]
+    for function, found in functions.items():
+        verdicts = [judge(row) for row in found]
+        cells = [function]
+        for row, verdict in zip(found, verdicts, strict=True):
+            cells += [_own_cell(row, verdict), *(_peer_cell(row, verdict, peer, {}) for peer in peers)]
+        met = {verdict.met for verdict in verdicts}
+        cells += [_goal_cell(found[0], "ns"), _met_cell(False if False in met else None if None in met else True)]
+        lines.append(cells)
+    return _aligned(lines)
 
 
 def brief(row: Record) -> str:
@@ -90,16 +127,9 @@ def brief(row: Record) -> str:
 
 def _line(row: Record, peers: Sequence[str], absent: Mapping[str, str]) -> list[str]:
     verdict, unit = judge(row), row["unit"]
-    found = [row["workload"], _own_cell(row, verdict)]
-    for peer in peers:
-        if peer in verdict.ratios:
-            found.append(_ratio(verdict.ratios[peer]))
-        elif "error" in row["sides"].get(peer, {}):
-            found.append("error")
-        else:
-            found.append("absent" if peer in absent else "")
+    found = [row["workload"], _own_cell(row, verdict), *(_peer_cell(row, verdict, peer, absent) for peer in peers)]
     found.append(_ratio(verdict.ratios[verdict.best]) if verdict.best in verdict.ratios else "")
-    found += [_goal_cell(row, unit), {True: "yes", False: "no", None: ""}[verdict.met]]
+    found += [_goal_cell(row, unit), _met_cell(verdict.met)]
     floor = row.get("floor")
     distance = f"{verdict.ours / floor:.1f}" if floor and verdict.ours is not None else ""
     return [*found, amount(floor, unit) if floor else "", distance]
@@ -113,6 +143,18 @@ def _own_cell(row: Record, verdict: Verdict) -> str:
     if verdict.ours is not None:
         return amount(verdict.ours, row["unit"])
     return "error" if OURS in row["sides"] else ""
+
+
+def _peer_cell(row: Record, verdict: Verdict, peer: str, absent: Mapping[str, str]) -> str:
+    if peer in verdict.ratios:
+        return _ratio(verdict.ratios[peer])
+    if "error" in row["sides"].get(peer, {}):
+        return "error"
+    return "absent" if peer in absent else ""
+
+
+def _met_cell(met: bool | None) -> str:
+    return {True: "yes", False: "no", None: ""}[met]
 
 
 def _goal_cell(row: Record, unit: str) -> str:

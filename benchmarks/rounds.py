@@ -39,19 +39,20 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 def compare(
-    row: Workload, sizes: Sizes, sides: Mapping[str, Asked], truth: Asked, plan: Plan, say: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
+    row: Workload, sizes: Sizes, sides: Mapping[str, Asked], truth: Asked, plan: Plan, say: Callable[[str], None],
+    dtype: str = "float32",
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Times of each side, or its error. A side whose values differ from those of ``truth``, NumPy in float64, is not
     timed. The sides keep the case, so that they can be asked for facts.
     """
     found: dict[str, dict[str, Any]] = {}
     wanted = truth.ask("build", workload=row.name, sizes=dict(sizes), dtype="float64")["digests"]
-    plain = truth.ask("build", workload=row.name, sizes=dict(sizes))["digests"]
-    limit = agreement.allowed(agreement.difference(plain, wanted), row.terms(sizes))
+    plain = truth.ask("build", workload=row.name, sizes=dict(sizes), dtype=dtype)["digests"]
+    limit = agreement.allowed(agreement.difference(plain, wanted), row.terms(sizes), dtype)
     times: dict[str, list[float]] = {}
     for name, side in sides.items():
         try:
-            built = side.ask("build", workload=row.name, sizes=dict(sizes))
+            built = side.ask("build", workload=row.name, sizes=dict(sizes), dtype=dtype)
             off = agreement.difference(built["digests"], wanted)
             if off > limit:
                 raise SideError(

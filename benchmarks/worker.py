@@ -43,10 +43,10 @@ class Worker:
         import numpy as np
 
         from benchmarks.agreement import digest
-        from benchmarks.workloads import WORKLOADS
+        from benchmarks.workloads import BY_NAME
 
         self.close()
-        row = WORKLOADS[workload]
+        row = BY_NAME[workload]
         arrays = row.arrays(sizes, dtype)
         start = time.perf_counter()
         self._case = case = getattr(self._module, row.case)(arrays, sizes, **row.options)

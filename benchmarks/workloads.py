@@ -176,6 +176,21 @@ def _matrix_work(s: Sizes) -> tuple[float, float]:
     return 0.0, 4 * s["rows"] * s["columns"]  # the sums themselves are few
 
 
+def _elements(s: Sizes, rng: np.random.Generator) -> Arrays:
+    """x where every function has its usual range, and positive bases with exponents for those that need them."""
+    drawn = {"x": (-2.0, 2.0), "base": (0.1, 4.0), "exponent": (0.0, 3.0)}
+    return {name: rng.uniform(low, high, s["n"]).astype(np.float32) for name, (low, high) in drawn.items()}
+
+
+def _elementwise_row(function: str) -> Workload:
+    operands = {"log": ("base",), "pow": ("base", "exponent")}.get(function, ("x",))
+    return Workload(
+        f"vmath-{function}", f"{function} of every element", Goal(1.3, ("torch eager",)), "elementwise",
+        {"n": 20480}, {"n": 1000}, _elements, lambda s: (0.0, 0.0), lambda s: 1,
+        options={"function": function, "operands": operands},
+    )  # fmt: skip
+
+
 def _tiny_row(name: str, text: str, goal: float, by_run: bool) -> Workload:
     return Workload(
         name, text, Goal(goal, ("numpy",)), "tiny", {"n": 4}, {"n": 4}, _tiny, lambda s: (0.0, 0.0), lambda s: 1,
@@ -240,4 +255,8 @@ _ALL = (
     _reduce_row("reduce-all", "4096x4096: the sum of all alone", 1.05, all=None),
 )  # fmt: skip
 WORKLOADS: dict[str, Workload] = {w.name: w for w in _ALL}
+ELEMENTWISE: dict[str, Workload] = {  # by function; `benchmarks.vmath` times them
+    f: _elementwise_row(f) for f in ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow")
+}
+BY_NAME: dict[str, Workload] = {w.name: w for w in (*_ALL, *ELEMENTWISE.values())}
 RATE = {"seed": 1e-6, "adam": 1e-3}

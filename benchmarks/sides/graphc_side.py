@@ -152,3 +152,8 @@ def reduce(arrays: Arrays, sizes: Sizes, sums: Mapping[str, int | None]) -> Case
     (x,) = _inputs(arrays, ("x",))
     fetches = {name: graphc.sum(x, axis=axis) for name, axis in sums.items()}
     return _case(fetches, _feeds([x], arrays), lambda found: found)
+
+
+def elementwise(arrays: Arrays, sizes: Sizes, function: str, operands: Sequence[str]) -> Case:
+    feeds = _inputs(arrays, operands)
+    return _case(getattr(graphc, function)(*feeds), _feeds(feeds, arrays), lambda found: {"y": found})

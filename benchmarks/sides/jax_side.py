@@ -190,3 +190,11 @@ def reduce(arrays: Arrays, sizes: Sizes, sums: Mapping[str, int | None]) -> Case
     (x,) = _on_device(arrays, ("x",))
     function = jax.jit(lambda x: {name: x.sum(axis=axis) for name, axis in sums.items()})
     return Case(lambda: jax.block_until_ready(function(x)), _arrays)
+
+
+def elementwise(arrays: Arrays, sizes: Sizes, function: str, operands: Sequence[str]) -> Case:
+    jax.config.update("jax_enable_x64", arrays[operands[0]].dtype == np.float64)
+    given = _on_device(arrays, operands)
+    own = {"sigmoid": jax.nn.sigmoid, "erf": jax.scipy.special.erf, "pow": jnp.power}
+    call = jax.jit(own.get(function) or getattr(jnp, function))
+    return Case(lambda: jax.block_until_ready(call(*given)), lambda found: {"y": np.asarray(found)})

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import special
 
 from benchmarks.sides import Case
 from benchmarks.workloads import ATTN_PARAMETERS, RATE, Array, Arrays, Sizes, layers_of
@@ -318,3 +319,11 @@ def attn(arrays: Arrays, sizes: Sizes) -> Case:
 def reduce(arrays: Arrays, sizes: Sizes, sums: Mapping[str, int | None]) -> Case:
     x = arrays["x"]
     return Case(lambda: {name: x.sum(axis=axis) for name, axis in sums.items()}, lambda found: found)
+
+
+def elementwise(arrays: Arrays, sizes: Sizes, function: str, operands: Sequence[str]) -> Case:
+    """Two of the functions are SciPy's, which are NumPy's ufuncs too."""
+    ufunc = {"sigmoid": special.expit, "erf": special.erf, "pow": np.power}.get(function) or getattr(np, function)
+    given = [arrays[n] for n in operands]
+    out = np.empty_like(given[0])
+    return Case(lambda: ufunc(*given, out=out), lambda found: {"y": found})

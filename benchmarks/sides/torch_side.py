@@ -223,3 +223,9 @@ def reduce(arrays: Arrays, sizes: Sizes, sums: Mapping[str, int | None]) -> Case
     (x,) = _tensors(arrays, ("x",))
     function = _compiled(lambda x: {name: x.sum() if axis is None else x.sum(axis) for name, axis in sums.items()})
     return Case(lambda: function(x), lambda found: {name: _array(t) for name, t in found.items()})
+
+
+def elementwise(arrays: Arrays, sizes: Sizes, function: str, operands: Sequence[str]) -> Case:
+    given = _tensors(arrays, operands)
+    call, out = getattr(torch, function), torch.empty_like(given[0])
+    return Case(lambda: call(*given, out=out), lambda found: {"y": _array(found)})

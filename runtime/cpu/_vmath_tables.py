@@ -190,6 +190,16 @@ ERFC_SHORT = _hex(
     "-0x1.e8893cf8cecd3p-4 0x1.17cdd57c63f1ap-4 -0x1.85c1a655b2138p-6 0x1.480abaed6126p-9 "
     "0x1.ffbd25d580832p-10 -0x1.683e2e67057eap-11 -0x1.7b0c9dd4b1c07p-13"
 )
+# For results of float32 in `runtime.cpu.vmath_power`. log2((1 + s) / (1 - s)) / s in s^2 on |s| <= 1/5, 2^-42.4; and
+# 2^r on |r| <= 1/2, 2^-34.5.
+LOG2_SHORT = _hex(
+    "0x1.71547652b7e9bp+1 0x1.ec709dcb4ee19p-1 0x1.2776bc593b0dbp-1 0x1.a61e97e61f2aep-2 0x1.46f3719da26dbp-2 "
+    "0x1.29c6fb3010071p-2"
+)
+EXP2_SHORT = _hex(
+    "0x1.ffffffffabbd2p-1 0x1.62e42ff1162bcp-1 0x1.ebfbe0a4be162p-3 0x1.c6b08aaf26319p-5 0x1.3b29dc412337dp-7 "
+    "0x1.5d8a7092b7022p-10 0x1.446a1fa8c1e96p-13 0x1.fe177704c65cep-17"
+)
 # For `runtime.cpu.vmath_trigonometric`. pi/2 as a sum of three.
 HALF_PI = _hex("0x1.921fb54442d18p+0 0x1.1a62633145c07p-54 -0x1.f1976b7ed8fbcp-110")
 # The first 1216 bits of 2/pi after the point.

@@ -2,8 +2,8 @@
 
 Each is a Numba intrinsic over float32 or float64 operands of one type, giving the same type. A call to libm would keep
 a kernel's loop scalar. Each function here is instead emitted into the loop as straight-line arithmetic: fused
-multiply-adds, comparisons, selects, and integer operations on the bits of the float. There is no branch and no
-fast-math flag.
+multiply-adds, comparisons, selects, and integer operations on the bits of the float. There is no fast-math flag, and
+no branch but that of `vmath_rare`, for arguments of 2^44 and more of the trigonometric functions.
 
 Schemes, after the published descriptions in Cody and Waite (Software Manual for the Elementary Functions), FDLIBM,
 Cephes and SLEEF; coefficients and error tables are this package's own (see `_vmath_tables`):

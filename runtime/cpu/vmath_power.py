@@ -4,7 +4,7 @@ x^y = exp(y log(x)): an error of the logarithm is multiplied by up to 709, so th
 log(m) = 2 atanh((m - 1) / (m + 1)), whose first terms are summed as pairs too (after N. Shibata and F. Petrogalli,
 "SLEEF: a portable vectorized library of C standard mathematical functions", IEEE TPDS 31, 2020). Special values are
 those of C99, annex F.9.4.4. hypot scales by a power of two and corrects the root by its remainder. float32 is computed
-in float64, where neither needs such care, and rounded once.
+in float64, where neither needs such care (x^y is 2^(y log2(x)) there), and rounded once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,18 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from runtime.cpu._vmath_tables import LOG_TAIL
+from runtime.cpu._vmath_tables import EXP2_SHORT, FLOAT64, LOG2_SHORT, LOG_TAIL
 from runtime.cpu.vmath_emitter import Emitter, Pair, function, of_both
-from runtime.cpu.vmath_exponential import exp_core, exp_pair, log_core, normalised, reduce_exp, times_power_of_two
+from runtime.cpu.vmath_exponential import (
+    exp_pair,
+    exponent_as_float,
+    normalised,
+    reduce_exp,
+    split_log,
+    times_power_of_two,
+)
+
+_FAR = 200.0  # 2 to this power, and to its negative, is inf or 0 in float32
 
 
 def _pair_of(value: Fraction) -> tuple[float, float]:
@@ -71,15 +80,25 @@ def _power_of_positive(e: Emitter, x: Any, y: Any) -> Any:
 
 
 def _power_of_positive_narrow(e: Emitter, x: Any, y: Any) -> Any:
-    p = e.mul(y, log_core(e, x))
-    return exp_core(e, e.at_least(e.at_most(p, e.fmt.exp_max), e.fmt.exp_min))
+    """2^(y log2(x)) of float32 operands, x positive and finite: to 32 bits, in float64, where no x is subnormal."""
+    biased, m = split_log(e, x)
+    one, magic = e.const(1.0), e.const(1.5 * 2.0**52)
+    s = e.div(e.sub(m, one), e.add(m, one))
+    logarithm = e.fma(s, e.polynomial(e.mul(s, s), LOG2_SHORT), exponent_as_float(e, biased))
+    p = e.at_least(e.at_most(e.mul(y, logarithm), _FAR), -_FAR)
+    shifted = e.add(p, magic)
+    root = e.polynomial(e.sub(p, e.sub(shifted, magic)), EXP2_SHORT)
+    return e.from_bits(e.ir.add(e.bits(root), e.ir.shl(e.bits(shifted), e.int_const(52))))
 
 
-def _emit_pow(e: Emitter, x: Any, y: Any, narrow: bool) -> Any:
+def _emit_pow(e: Emitter, x: Any, y: Any) -> Any:
     b = e.ir
     zero, one, inf = e.const(0.0), e.const(1.0), e.const(float("inf"))
     a = e.abs(x)
-    value = (_power_of_positive_narrow if narrow else _power_of_positive)(e, a, y)
+    if e.fmt is FLOAT64:
+        value = _power_of_positive(e, a, y)
+    else:
+        value = of_both(lambda wide, a, y, _: _power_of_positive_narrow(wide, a, y))(e, a, y)
     value = e.select(e.compare(a, "==", one), one, value)  # also for infinite y
     falling = e.compare(y, "<", zero)
     at_zero, at_infinity = e.compare(a, "==", zero), e.compare(a, "==", inf)
@@ -121,5 +140,5 @@ def _emit_hypot(e: Emitter, x: Any, y: Any, narrow: bool) -> Any:
     return e.select(infinite, inf, value)
 
 
-pow = function("pow", of_both(_emit_pow), arity=2)
+pow = function("pow", _emit_pow, arity=2)
 hypot = function("hypot", of_both(_emit_hypot), arity=2)

@@ -3,14 +3,15 @@
 |x| is taken modulo pi/2 in one of two ways. Below 2^44, in three steps with fused multiply-adds, after W. J. Cody and
 W. Waite, Software Manual for the Elementary Functions (1980): n pi/2 is subtracted in parts of 53 bits, the first
 exactly. Above, after M. H. Payne and R. N. Hanek, "Radian reduction for trigonometric functions", SIGNUM Newsletter 18
-(1983): the mantissa, an integer, is multiplied by those bits of 2/pi alone that its exponent leaves below 4. Both are
-computed for every element, so that the loop stays straight-line.
+(1983): the mantissa, an integer, is multiplied by those bits of 2/pi alone that its exponent leaves below 4. That is
+done behind a branch, for the elements that need it (`vmath_rare`).
 
 float32 is reduced and evaluated in float64, and rounded once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -18,36 +19,17 @@ from llvmlite import ir
 
 from runtime.cpu._vmath_tables import COS, COS_SHORT, HALF_PI, SIN, SIN_SHORT, TWO_OVER_PI
 from runtime.cpu.vmath_emitter import Emitter, Pair, function, of_both
+from runtime.cpu.vmath_rare import beyond
 
 # The quadrant in the low bits of an integer, and the rest of the argument.
 Reduced: TypeAlias = tuple[Any, Any, Any]
 
-_I64 = ir.IntType(64)
+_I64, _I128 = ir.IntType(64), ir.IntType(128)
 _LARGE = 2.0**44
-_LOW = 2**32 - 1
-
-
-def _funnel(e: Emitter, high: Any, low: Any, shift: Any) -> Any:
-    """The upper 64 bits of high:low, moved up by ``shift`` modulo 64."""
-    signature = ir.FunctionType(_I64, [_I64] * 3)
-    return e.ir.call(e.ir.module.declare_intrinsic("llvm.fshl", [_I64], signature), [high, low, shift])
-
-
-def _stream(e: Emitter, zeros: int, count: int) -> list[Any]:
-    """``zeros`` zero bits and the bits of 2/pi after the point, in 64-bit words."""
-    stream = TWO_OVER_PI >> (TWO_OVER_PI.bit_length() + zeros - 64 * count)
-    return [e.int_const((stream >> (64 * (count - 1 - k))) % 2**64) for k in range(count)]
-
-
-def _window(e: Emitter, words: list[Any], offset: Any, bits: int) -> list[Any]:
-    """The words from the one that holds the bit at ``offset`` on: moved by 2^k places for each of the ``bits`` bits of
-    the number of that word, and as many as stand behind the last. (A table in memory would be a load that the
-    vectoriser cannot tell from the kernel's stores.)
-    """
-    for bit in reversed(range(bits)):
-        moved = e.ir.icmp_unsigned("!=", e.ir.and_(offset, e.int_const(64 << bit)), e.int_const(0))
-        words = [e.ir.select(moved, later, word) for word, later in zip(words, words[1 << bit :], strict=False)]
-    return words
+# 2^44 is an integer of 53 bits times 2^-8: two more of the bits before the point of 2/pi count modulo 4.
+_ZEROS = 10
+_FIRST_EXPONENT = 1023 + 44
+_WORDS = 19
 
 
 def _reduce_small(e: Emitter, a: Any, narrow: bool) -> Reduced:
@@ -65,80 +47,61 @@ def _reduce_small(e: Emitter, a: Any, narrow: bool) -> Reduced:
     return (quadrant, *e.quick_sum(r, r_low))
 
 
-def _mantissa(e: Emitter, a: Any) -> Any:
-    return e.ir.or_(e.ir.and_(e.bits(a), e.int_const(2**52 - 1)), e.int_const(2**52))
+def _funnel(e: Emitter, high: Any, low: Any, shift: Any) -> Any:
+    """The upper 64 bits of high:low, moved up by ``shift`` modulo 64."""
+    signature = ir.FunctionType(_I64, [_I64] * 3)
+    return e.ir.call(e.ir.module.declare_intrinsic("llvm.fshl", [_I64], signature), [high, low, shift])
 
 
-def _offset(e: Emitter, a: Any, large: Any, first: int) -> Any:
-    """How many bits of the stream stand before those needed: by the biased exponent, less ``first``."""
-    biased = e.ir.lshr(e.bits(a), e.int_const(52))
-    return e.ir.select(large, e.ir.sub(biased, e.int_const(first)), e.int_const(0))
-
-
-def _fraction(e: Emitter, quarters: Any) -> tuple[Any, Any, Any]:
-    """(quadrant, high, low) of a number of quarter turns with 62 bits after the point, rounded to the nearest quadrant:
-    high holds 42 of them, as a float; low the other 20, as an integer.
+def _two_over_pi(e: Emitter, word: Any) -> list[Any]:
+    """Four words of 64 bits of 2/pi from the one with number ``word`` on. Its point stands `_ZEROS` bits behind the
+    start.
     """
-    moved = e.ir.add(quarters, e.int_const(2**61))
-    quadrant = e.ir.lshr(moved, e.int_const(62))
-    rest = e.ir.and_(moved, e.int_const(2**62 - 1))
-    high = e.sub(e.from_integer(e.ir.lshr(rest, e.int_const(20))), e.const(2.0**41))
-    return quadrant, e.mul(high, e.const(2.0**-42)), e.ir.and_(rest, e.int_const(2**20 - 1))
+    name, module = "graphc_two_over_pi", e.ir.module
+    table = module.globals.get(name)
+    if table is None:
+        stream = TWO_OVER_PI >> (TWO_OVER_PI.bit_length() + _ZEROS - 64 * _WORDS)
+        words = [(stream >> (64 * (_WORDS - 1 - k))) % 2**64 for k in range(_WORDS)]
+        kind = ir.ArrayType(_I64, _WORDS)
+        table = ir.GlobalVariable(module, kind, name)
+        table.linkage, table.global_constant, table.initializer = "internal", True, ir.Constant(kind, words)
+    first = e.int_const(0)
+    return [e.ir.load(e.ir.gep(table, [first, e.ir.add(word, e.int_const(k))], inbounds=True)) for k in range(4)]
 
 
-def _reduce_large_narrow(e: Emitter, a: Any, large: Any) -> Reduced:
-    """a >= 2^44 with a mantissa of 24 bits."""
+def _reduce_large(e: Emitter, a: Any, narrow: bool) -> Reduced:
+    """2^44 <= a < inf, in a loop over single elements."""
     b = e.ir
-    # a is an integer of 24 bits, times 2^E; of 2/pi the bits from E - 1 on count modulo 4.
-    mantissa = b.lshr(_mantissa(e, a), e.int_const(52 - 23))
-    offset = _offset(e, a, large, 1023 + 23 + 2)
-    first, second, third = _window(e, _stream(e, 0, 4), offset, 1)
-    high, low = _funnel(e, first, second, offset), _funnel(e, second, third, offset)
-    carry = b.lshr(b.mul(mantissa, b.lshr(low, e.int_const(32))), e.int_const(32))
-    quadrant, turn, rest = _fraction(e, b.add(b.mul(mantissa, high), carry))
-    turn = e.fma(e.from_integer(rest), e.const(2.0**-62), turn)
-    return quadrant, e.mul(turn, e.const(HALF_PI[0])), e.const(0.0)
-
-
-def _reduce_large(e: Emitter, a: Any, large: Any) -> Reduced:
-    """a >= 2^44 with a mantissa of 53 bits. The product with 192 bits of 2/pi is summed in limbs of 32 bits."""
-    b = e.ir
-    low_half = e.int_const(_LOW)
-    half = e.int_const(32)
-    mantissa = _mantissa(e, a)
-    m0, m1 = b.and_(mantissa, low_half), b.lshr(mantissa, half)
-    zeros = 10  # 2^44 is an integer of 53 bits times 2^-8; two places more count modulo 4
-    offset = _offset(e, a, large, 1023 + 52 + 2 - zeros)
-    words = _window(e, _stream(e, zeros, 19), offset, 4)
+    # a is an integer m of 53 bits, times a power of two. Of 2/pi the 192 bits from ``offset`` on count: their product
+    # with m has two bits before the point, which are the quadrant, and more than enough behind it.
+    m = b.or_(b.and_(e.bits(a), e.int_const(2**52 - 1)), e.int_const(2**52))
+    offset = b.sub(b.lshr(e.bits(a), e.int_const(52)), e.int_const(_FIRST_EXPONENT))
+    words = _two_over_pi(e, b.lshr(offset, e.int_const(6)))
     windows = [_funnel(e, high, low, offset) for high, low in pairwise(words)]
-    w = [limb for window in reversed(windows) for limb in (b.and_(window, low_half), b.lshr(window, half))]
-    # Below limb 2 of the product only carries matter.
-    limbs: list[Any] = []
-    carry = b.lshr(b.mul(m0, w[1]), half)
-    for k in range(2, 6):
-        total = b.add(b.mul(m0, w[k]), carry)
-        limbs.append(b.and_(total, low_half))
-        carry = b.lshr(total, half)
-    carry = b.lshr(b.mul(m1, w[0]), half)
-    for k in range(4):
-        total = b.add(b.add(b.mul(m1, w[k + 1]), carry), limbs[k])
-        limbs[k] = b.and_(total, low_half)
-        carry = b.lshr(total, half)
-    quadrant, turn, rest = _fraction(e, b.or_(b.shl(limbs[3], half), limbs[2]))
-    middle = e.from_integer(b.or_(b.shl(rest, half), limbs[1]))
-    turn, turn_low = e.quick_sum(turn, e.mul(middle, e.const(2.0**-94)))
-    turn_low = e.fma(e.from_integer(limbs[0]), e.const(2.0**-126), turn_low)
-    return (quadrant, *e.pair_product((turn, turn_low), (e.const(HALF_PI[0]), e.const(HALF_PI[1]))))
+    product, middle = _times_wide(e, m, windows)
+    quadrant = b.lshr(b.add(product, e.int_const(2**61)), e.int_const(62))
+    # What the quadrant, rounded to the nearest, leaves: 128 bits behind the point, the first of them the sign.
+    high, low = _funnel(e, product, middle, e.int_const(2)), b.shl(middle, e.int_const(2))
+    half, low_half = e.int_const(32), e.int_const(2**32 - 1)
+    signed = b.sitofp(b.ashr(high, half), e.float_type)
+    others = [
+        b.uitofp(limb, e.float_type) for limb in (b.and_(high, low_half), b.lshr(low, half), b.and_(low, low_half))
+    ]
+    turn, error = e.quick_sum(e.mul(signed, e.const(2.0**-32)), e.mul(others[0], e.const(2.0**-64)))
+    turn, rest = e.quick_sum(turn, e.mul(others[1], e.const(2.0**-96)))
+    rest = e.fma(others[2], e.const(2.0**-128), e.add(error, rest))
+    r, r_low = e.pair_product(e.quick_sum(turn, rest), (e.const(HALF_PI[0]), e.const(HALF_PI[1])))
+    return quadrant, r, e.const(0.0) if narrow else r_low
 
 
-def _reduce(e: Emitter, a: Any, narrow: bool) -> Reduced:
-    """a, finite and not negative, is quadrant * pi/2 + r + r_low; |r| <= pi/4 and a little."""
-    large = e.compare(a, ">=", e.const(_LARGE))
-    far = _reduce_large_narrow(e, a, large) if narrow else _reduce_large(e, a, large)
-    quadrant, r, r_low = (
-        e.ir.select(large, there, here) for there, here in zip(far, _reduce_small(e, a, narrow), strict=True)
-    )
-    return quadrant, r, r_low
+def _times_wide(e: Emitter, m: Any, words: list[Any]) -> tuple[Any, Any]:
+    """The words before the last two and the last of the product of m and three words, modulo 2^192."""
+    b = e.ir
+    m, width = b.zext(m, _I128), ir.Constant(_I128, 64)
+    first, second, third = (b.mul(m, b.zext(word, _I128)) for word in words)
+    second = b.add(second, b.lshr(third, width))
+    first = b.add(first, b.lshr(second, width))
+    return b.trunc(first, _I64), b.trunc(second, _I64)
 
 
 def _sine_and_cosine(e: Emitter, r: Any, r_low: Any, narrow: bool) -> tuple[Pair, Pair]:
@@ -167,25 +130,18 @@ def _signed(e: Emitter, value: Any, sign: Any) -> Any:
     return e.from_bits(e.ir.xor(e.bits(value), sign_bit))
 
 
-def _finite(e: Emitter, x: Any, a: Any, value: Any) -> Any:
-    """``value`` where x is finite, else NaN."""
-    return e.select(e.compare(a, "<", e.const(float("inf"))), value, e.sub(x, x))
-
-
-def _emit_sin(e: Emitter, x: Any, narrow: bool) -> Any:
-    a = e.abs(x)
-    quadrant, r, r_low = _reduce(e, a, narrow)
+def _emit_sin(e: Emitter, x: Any, reduced: Reduced, narrow: bool) -> Any:
+    quadrant, r, r_low = reduced
     value = _sine_in(e, quadrant, r, r_low, narrow)
     second_half = e.ir.shl(quadrant, e.int_const(62))
-    return _finite(e, x, a, _signed(e, value, e.ir.xor(second_half, e.bits(x))))
+    return _signed(e, value, e.ir.xor(second_half, e.bits(x)))
 
 
-def _emit_cos(e: Emitter, x: Any, narrow: bool) -> Any:
-    a = e.abs(x)
-    quadrant, r, r_low = _reduce(e, a, narrow)
+def _emit_cos(e: Emitter, x: Any, reduced: Reduced, narrow: bool) -> Any:
+    quadrant, r, r_low = reduced
     ahead = e.ir.add(quadrant, e.int_const(1))
     value = _sine_in(e, ahead, r, r_low, narrow)
-    return _finite(e, x, a, _signed(e, value, e.ir.shl(ahead, e.int_const(62))))
+    return _signed(e, value, e.ir.shl(ahead, e.int_const(62)))
 
 
 def _sine_in(e: Emitter, quadrant: Any, r: Any, r_low: Any, narrow: bool) -> Any:
@@ -195,9 +151,8 @@ def _sine_in(e: Emitter, quadrant: Any, r: Any, r_low: Any, narrow: bool) -> Any
     return e.add(e.select(odd, cosine[0], sine[0]), e.select(odd, cosine[1], sine[1]))
 
 
-def _emit_tan(e: Emitter, x: Any, narrow: bool) -> Any:
-    a = e.abs(x)
-    quadrant, r, r_low = _reduce(e, a, narrow)
+def _emit_tan(e: Emitter, x: Any, reduced: Reduced, narrow: bool) -> Any:
+    quadrant, r, r_low = reduced
     sine, cosine = (e.quick_sum(*pair) for pair in _sine_and_cosine(e, r, r_low, narrow))
     odd = _is_odd(e, quadrant)
     over, over_low = (e.select(odd, c, s) for c, s in zip(cosine, sine, strict=True))
@@ -210,9 +165,23 @@ def _emit_tan(e: Emitter, x: Any, narrow: bool) -> Any:
         rest = e.add(e.fma(e.neg(quotient), under, over), e.fma(e.neg(quotient), under_low, over_low))
         value = e.fma(rest, inverse, quotient)
     turned = e.ir.shl(quadrant, e.int_const(63))
-    return _finite(e, x, a, _signed(e, value, e.ir.xor(turned, e.bits(x))))
+    return _signed(e, value, e.ir.xor(turned, e.bits(x)))
 
 
-sin = function("sin", of_both(_emit_sin))
-cos = function("cos", of_both(_emit_cos))
-tan = function("tan", of_both(_emit_tan))
+def _of_reduced(name: str, emit: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule for both types out of ``emit(e, x, reduced, narrow)``."""
+
+    def near(e: Emitter, x: Any, narrow: bool) -> Any:
+        return emit(e, x, _reduce_small(e, e.abs(x), narrow), narrow)
+
+    def far(e: Emitter, x: Any, narrow: bool) -> Any:
+        a = e.abs(x)
+        value = emit(e, x, _reduce_large(e, a, narrow), narrow)
+        return e.select(e.compare(a, "<", e.const(float("inf"))), value, e.const(float("nan")))
+
+    return lambda e, x: beyond(e, name, _LARGE, x, of_both(near)(e, x), of_both(far))
+
+
+sin = function("sin", _of_reduced("sin", _emit_sin))
+cos = function("cos", _of_reduced("cos", _emit_cos))
+tan = function("tan", _of_reduced("tan", _emit_tan))
