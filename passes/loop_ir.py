@@ -79,6 +79,9 @@ class LoopKernel:
     guards: int = 0
     split: bool = False
 
+    def __hash__(self) -> int:
+        return hash(self.text)  # which remembers its hash
+
     @cached_property
     def numbered(self) -> tuple[Stage, ...]:
         """The stages with each instruction's value number."""

@@ -13,6 +13,7 @@ from passes.program import Buffer, Call, Program
 from passes.waves import Steps
 
 ALIGNMENT = 64
+Spans = Mapping[Buffer, tuple[int, int]]
 FEW = 128  # buffers: planned by size within a millisecond or two
 
 
@@ -82,17 +83,18 @@ def plan_memory(program: Program, sizes: Mapping[int, int], steps: Steps, few: i
     size), which comes close to the bound but takes quadratic time; longer ones by best fit along the schedule, in
     near-linear time.
     """
-    spans = lifetimes(program.calls, steps)
+    return place_all(lifetimes(program.calls, steps), sizes, len(steps), few)
+
+
+def place_all(spans: Spans, sizes: Mapping[int, int], steps: int, few: int = FEW) -> MemoryPlan:
+    """The plan for temporaries with these lifetimes in so many steps."""
     rounded_sizes = {buffer: rounded(sizes[buffer.id]) for buffer in spans}
     largest = largest_live(spans, rounded_sizes)
     if len(spans) <= few:
         offsets, size = _by_size(spans, rounded_sizes)
     else:
-        offsets, size = _along_schedule(spans, rounded_sizes, len(steps))
+        offsets, size = _along_schedule(spans, rounded_sizes, steps)
     return MemoryPlan(offsets, size, largest)
-
-
-Spans = Mapping[Buffer, tuple[int, int]]
 
 
 def largest_live(spans: Spans, sizes: Mapping[Buffer, int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,11 @@ class LoopCall:
     nodes: tuple[Node, ...]
     guards: tuple[Node, ...] = ()
 
-    @property
+    @cached_property
     def reads(self) -> tuple[Buffer, ...]:
         return tuple(o.buffer for o, a in zip(self.operands, self.kernel.args, strict=True) if "r" in a.mode)
 
-    @property
+    @cached_property
     def writes(self) -> tuple[Buffer, ...]:
         return tuple(o.buffer for o, a in zip(self.operands, self.kernel.args, strict=True) if "w" in a.mode)
 
@@ -96,7 +97,7 @@ class GemmCall:
     nodes: tuple[Node, ...]
     epilogue: LoopCall | None = None
 
-    @property
+    @cached_property
     def reads(self) -> tuple[Buffer, ...]:
         found = [self.a.buffer, self.b.buffer]
         if self.beta:
@@ -105,7 +106,7 @@ class GemmCall:
             found += [b for b in self.epilogue.reads if b is not self.c]
         return tuple(found)
 
-    @property
+    @cached_property
     def writes(self) -> tuple[Buffer, ...]:
         return tuple(dict.fromkeys([self.c, *(self.epilogue.writes if self.epilogue is not None else ())]))
 
@@ -131,11 +132,11 @@ class CopyCall:
     label: str
     nodes: tuple[Node, ...] = ()
 
-    @property
+    @cached_property
     def reads(self) -> tuple[Buffer, ...]:
         return (self.source,)
 
-    @property
+    @cached_property
     def writes(self) -> tuple[Buffer, ...]:
         return (self.target,)
 

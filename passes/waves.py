@@ -14,20 +14,29 @@ from passes.program import Buffer, Call, loops_of
 Steps = tuple[tuple[int, ...], ...]  # numbers of calls, in the order in which they run; those of one step side by side
 
 
-def arrange(calls: Sequence[Call], work: Sequence[float], small: float, enough: float) -> Steps:
+def not_awaited(calls: Sequence[Call]) -> list[bool]:
+    """Which calls can be put off: no later one needs their results, and they cannot fail."""
+    touched = {buffer: i for i, call in enumerate(calls) for buffer in (*call.reads, *call.writes)}
+    return [all(touched[b] == i for b in call.writes) and not may_fail(call) for i, call in enumerate(calls)]
+
+
+def arrange(
+    calls: Sequence[Call], work: Sequence[float], small: float, enough: float, free: Sequence[bool] | None = None
+) -> Steps:
     """The calls as steps. Those of less than ``small`` work whose results no later one needs are put off to the end, or
     until one comes that writes what they read, and run there in waves of ``enough`` work, one after the other: a
-    thread that has just worked need not be woken. Less than ``small`` together stay where they are.
+    thread that has just worked need not be woken. Less than ``small`` together stay where they are. ``free`` are what
+    ``not_awaited`` finds, where it is known.
     """
-    touched = {buffer: i for i, call in enumerate(calls) for buffer in (*call.reads, *call.writes)}
+    free = not_awaited(calls) if free is None else free
     waves: dict[int, list[tuple[int, ...]]] = {}  # by the number of the call before which they run
     waiting: list[int] = []
     read: set[Buffer] = set()
     for i, call in enumerate(calls):
-        if not read.isdisjoint(call.writes):
+        if read and not read.isdisjoint(call.writes):
             waves[i] = _waves(waiting, work, small, enough)
             waiting, read = [], set()
-        if work[i] < small and all(touched[b] == i for b in call.writes) and not _may_fail(call):
+        if free[i] and work[i] < small:
             waiting.append(i)
             read.update(call.reads)
     waves[len(calls)] = _waves(waiting, work, small, enough)
@@ -51,7 +60,8 @@ def _waves(waiting: Sequence[int], work: Sequence[float], small: float, enough: 
     return found
 
 
-def _may_fail(call: Call) -> bool:
+def may_fail(call: Call) -> bool:
+    """Whether a kernel of the call may report a failure."""
     return any(loop.kernel.guards for loop in loops_of(call))
 
 

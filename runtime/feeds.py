@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphc.dims import Dim, Extent, Symbol, evaluate, is_polynomial, of_atom, symbols
+from graphc.dims import Dim, Extent, Symbol, evaluate, is_polynomial, of_atom, single_atom, symbols
 from graphc.dtypes import DType
 from graphc.errors import FeedError
 from graphc.node import Node, Tensor
@@ -71,6 +71,17 @@ def _converted(value: Any, dtype: DType, what: str) -> Array:
     with np.errstate(over="ignore"):
         found = np.require(array.astype(dtype, copy=False), dtype, ["C", "A"])
     return found if found.dtype is dtype else found.view(dtype)  # equal dtypes may be told apart, by metadata
+
+
+class Place(NamedTuple):
+    """Where an extent was found."""
+
+    tensor: Tensor
+    axis: int
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"axis {self.axis} of {self.tensor.name!r} (shape {self.shape})"
 
 
 class FeedPlan:
@@ -148,16 +159,21 @@ class FeedPlan:
 
     def _solve(self, fed: Sequence[tuple[Tensor, tuple[int, ...]]]) -> dict[Symbol, int]:
         values: dict[Symbol, int] = {}
-        source: dict[Symbol, str] = {}
-        later: list[tuple[Dim, int, str]] = []
+        source: dict[Symbol, Place] = {}
+        later: list[tuple[Dim, int, Place]] = []
         for tensor, shape in fed:
             for axis, (extent, found) in enumerate(zip(tensor.shape, shape, strict=True)):
                 if isinstance(extent, Dim):
-                    place = f"axis {axis} of {tensor.name!r} (shape {shape})"
-                    later.append((extent, found, place))
-        for extent, found, place in sorted(later, key=lambda item: _difficulty(item[0])):
+                    symbol = _only_symbol(extent)
+                    if symbol is not None and values.setdefault(symbol, found) == found:
+                        source.setdefault(symbol, Place(tensor, axis, shape))
+                    else:
+                        later.append((extent, found, Place(tensor, axis, shape)))
+        for extent, found, place in sorted(later, key=lambda item: _difficulty(item[0])) if later else ():
             _solve_one(extent, found, place, values, source)
-        for constraint, node in self._constraints:
+        for constraint, node, needed in self._constraints:
+            if not needed <= values.keys():
+                raise _unbound(needed - values.keys(), node)
             _check(constraint, node, values, source)
         unbound = [s for s in self._users if s not in values]
         if unbound:
@@ -165,12 +181,13 @@ class FeedPlan:
         return values
 
 
-def _distinct_constraints(nodes: Iterable[Node]) -> list[tuple[Constraint, Node]]:
+def _distinct_constraints(nodes: Iterable[Node]) -> list[tuple[Constraint, Node, frozenset[Symbol]]]:
+    """Every constraint once, with the first node that has it and the symbols in it."""
     seen: dict[Constraint, Node] = {}
     for node in nodes:
         for constraint in node.constraints:
             seen.setdefault(constraint, node)
-    return list(seen.items())
+    return [(c, node, frozenset().union(*(symbols(e) for e in c if e is not None))) for c, node in seen.items()]
 
 
 def _users_of_symbols(nodes: Iterable[Node]) -> dict[Symbol, Node]:
@@ -197,12 +214,18 @@ def _unbound(missing: Iterable[Symbol], node: Node) -> FeedError:
     )
 
 
+def _only_symbol(extent: Dim) -> Symbol | None:
+    """The symbol that the extent is, if it is nothing else."""
+    monomial, coefficient = extent.terms[0]
+    return single_atom(monomial, Symbol) if coefficient == 1 and len(extent.terms) == 1 else None
+
+
 def _difficulty(extent: Dim) -> tuple[bool, int]:
     """What determines symbols by itself comes first; minima and quotients do so in part, or not at all."""
     return not is_polynomial(extent), len(symbols(extent)) + (len(extent.terms) > 1)
 
 
-def _solve_one(extent: Dim, found: int, place: str, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
+def _solve_one(extent: Dim, found: int, place: Place, values: dict[Symbol, int], source: dict[Symbol, Place]) -> None:
     unknown = [s for s in symbols(extent) if s not in values]
     if len(unknown) == 1:
         symbol = unknown[0]
@@ -238,11 +261,8 @@ def _solve_linear(extent: Dim, symbol: Symbol, found: int, values: dict[Symbol, 
     return value if value >= 0 and fits == [True, False] else None
 
 
-def _check(constraint: Constraint, node: Node, values: dict[Symbol, int], source: dict[Symbol, str]) -> None:
+def _check(constraint: Constraint, node: Node, values: dict[Symbol, int], source: dict[Symbol, Place]) -> None:
     a, b = constraint
-    unbound = {s for e in (a, b) if e is not None for s in symbols(e) if s not in values}
-    if unbound:
-        raise _unbound(unbound, node)
     try:
         left = evaluate(a, values)
         right = None if b is None else evaluate(b, values)
@@ -261,7 +281,7 @@ def _check(constraint: Constraint, node: Node, values: dict[Symbol, int], source
 
 
 def _too_few(
-    constraint: Constraint, node: Node, values: Mapping[Symbol, int], source: Mapping[Symbol, str]
+    constraint: Constraint, node: Node, values: Mapping[Symbol, int], source: Mapping[Symbol, Place]
 ) -> FeedError:
     """What to say of an extent that had to be at least 1: of ``n - 7``, that n had to be at least 8."""
     extent, least = constraint[0], 1
@@ -272,7 +292,7 @@ def _too_few(
     count = "one element" if least == 1 else f"{least} elements"
     along = f" along {extent}" if _is_named(extent) else ""
     known = sorted(symbols(extent), key=str)
-    origin = "; ".join(f"{s} is {values[s]} from {source[s]}" if _is_named(s) else source[s] for s in known)
+    origin = "; ".join(f"{s} is {values[s]} from {source[s]}" if _is_named(s) else str(source[s]) for s in known)
     return FeedError(
         f"{_maker(node)}: {constraint.what} needs at least {count}{along}, and the feeds make it "
         f"{evaluate(extent, values)} ({origin})\n  operands:{_operands(node)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ def _flatten(fetch: Any, outputs: list[Tensor], updates: list[Update], path: str
     if isinstance(fetch, Tensor):
         place = len(outputs)
         outputs.append(fetch)
-        return lambda results: results[place]
+        return operator.itemgetter(place)
     if isinstance(fetch, Update):
         updates.append(fetch)
         return lambda results: None

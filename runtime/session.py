@@ -115,7 +115,7 @@ class Session:
         self._lock = threading.RLock()
         self._steps: weakref.WeakValueDictionary[Any, Step] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[Any, Step] = OrderedDict()
-        self._newest: Any = None
+        self._newest: tuple[Any, Any] = (None, None)  # key and step
         self._compiled = 0
         self._runs = 0
         self._running = False
@@ -131,8 +131,8 @@ class Session:
         nothing. Raises ``FetchError``, ``FeedError``, ``SessionError``, ``IndexRangeError``, ``NumericsError``.
         """
         key = cache_key(fetches)
-        step = self._recent.get(key)
-        if step is None or key != self._newest:
+        newest, step = self._newest
+        if key != newest:
             with self._lock:
                 step = self._step(fetches, key)
         return step.run_feeds(_NO_FEEDS if feeds is None else feeds)
@@ -161,7 +161,7 @@ class Session:
             step = Step(self, flat, plan, program, self._store)
             self._steps[key] = step
             self._compiled += 1
-        self._recent[key], self._newest = step, key
+        self._recent[key], self._newest = step, (key, step)
         self._recent.move_to_end(key)
         if len(self._recent) > STEPS:
             self._recent.popitem(last=False)
@@ -229,6 +229,7 @@ class Session:
             self._closed = True
             self._steps.clear()
             self._recent.clear()
+            self._newest = (None, None)
             release = getattr(self._backend, "close", None)
             if release is not None:
                 release()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
 import signal
 import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import agreement, environments, extras, history, machine, report, rounds, worker
+from benchmarks import agreement, environments, extras, first_step, history, machine, report, rounds, worker
 from benchmarks.__main__ import EXTRAS, arguments, main
 from benchmarks.process import Process, SideError
+from benchmarks.sides import Case, Side
 from benchmarks.workloads import WORKLOADS
 
 RATES = {"gemm": 2e11, "copy": [[2**20, 8e10], [2**28, 2e10]]}
@@ -355,22 +358,41 @@ def test_memory_rows() -> None:
 
 
 def test_compile_rows_have_the_imports_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, repeated = itertools.cycle([9e-3, 5e-3, 8e-3, 6e-3]), itertools.cycle([4.5e-3, 4.6e-3, 4e-3, 5.5e-3])
+
     def answer(python: str, arguments: list[str], *_: Any, **variables: str) -> dict[str, float]:
         folder = Path(variables["GRAPHC_CACHE_DIR"])
         first = not folder.exists()
         folder.mkdir(exist_ok=True)
         if arguments[1] == "jax":
             raise SideError("ended with status 1")
-        return {"imported": 0.5 if first else 0.25, "first": 2.0 if first else 0.5, "second": 1e-3, "compiled": 1}
+        steps = {"first": 2.0 if first else 0.5, "second": next(seconds), "repeated": next(repeated)}
+        return {"imported": 0.5 if first else 0.25, **steps, "compiled": 1}
 
     monkeypatch.setattr(extras, "run_once", answer)
     pythons = {"graphc": sys.executable, "numpy": sys.executable, "jax": sys.executable}
     rows = extras.compile_rows(pythons, 2, 60.0, lambda _: None)
-    assert [row["sides"]["graphc"]["min"] for row in rows] == [0.25, 2.0, 0.5, 1e-3]
-    assert [report.judge(row).met for row in rows] == [None, True, True, False]
+    assert [row["sides"]["graphc"]["min"] for row in rows] == [0.25, 2.0, 0.5, 5e-3, pytest.approx(4e-4)]
+    assert [report.judge(row).met for row in rows] == [None, True, True, None, False]
     assert all(row["sides"]["jax"] == {"error": "ended with status 1"} for row in rows)
     assert rows[-1]["broken"] == ["the new batch size compiled 1 kernels"]
     assert cells(report.table(a_record(*rows)), 0)[:2] == ["compile, imports", "250 ms"]
+
+
+def test_a_new_batch_size_is_timed_whole_and_beyond_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a side whose clock goes with its calls: 40 s for the first step, 9 for a new size, then 5, 3, 4, 6, 7."""
+    now = [100.0]
+    times = iter([9, 5, 3, 4, 6, 7])
+
+    def pass_(seconds: float) -> None:
+        now[0] += seconds
+
+    case = Case(lambda: pass_(40), lambda found: {}, again=lambda others: pass_(next(times)))
+    module = types.SimpleNamespace(start=lambda threads, variant: pass_(2), classifier=lambda *a, **k: case)
+    monkeypatch.setattr(first_step.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(Side, "load", lambda self: module)
+    found = first_step.measure("jax", 2)
+    assert found == {"imported": 2, "first": 40, "second": 9, "repeated": 3, "compiled": 0}
 
 
 def test_what_is_asked_for() -> None:

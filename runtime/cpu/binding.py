@@ -4,6 +4,8 @@ compilation.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,33 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dims import Extent, Symbol, evaluate
+from graphc.dims import Symbol
 from graphc.errors import DeviceError
-from graphc.ops.leaf import extent_in
-from passes.memory import plan_memory
-from passes.program import (
-    Buffer,
-    Call,
-    CopyCall,
-    GemmCall,
-    LoopCall,
-    Operand,
-    Program,
-    RoutineCall,
-    loops_of,
-    split_source,
-)
-from passes.waves import Steps, arrange, one_by_one
+from passes.memory import Spans, lifetimes, place_all
+from passes.program import Call, GemmCall, LoopCall, Operand, Program, RoutineCall, loops_of
+from passes.waves import Steps, arrange, may_fail, not_awaited, one_by_one
 from runtime.cpu import grid as grids
-from runtime.cpu.fixed_kernels import GEMM_WORDS
-from runtime.cpu.layout import layout_of
+from runtime.cpu.outline import GEMM_AT, NOWHERE, Outline
 from runtime.cpu.products import Blocks, Product, Split, Splits, blocks_of, gemm_words
-from runtime.cpu.routines import ROUTINES
-from runtime.cpu.runner_source import ARENA, COLUMNS, SCALARS, STATUS
+from runtime.cpu.routines import ROUTINES, RoutineGrid
+from runtime.cpu.runner_source import COLUMNS
 from runtime.cpu.streaming import flush_address, worth_streaming
 
 Array = np.ndarray[Any, Any]
 MAX_BLAS = 2**31 - 1  # extents and distances are 32-bit integers there
+COPY_BLOCK = 2**18  # bytes
 
 
 @dataclass(frozen=True)
@@ -69,29 +59,40 @@ class Binder:
     def __init__(
         self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int, products: Splits
     ) -> None:  # fmt: skip
-        self._program = program
-        self._addresses = addresses
-        self._slots = slots
-        self._threads = threads
-        self._products = products
-        self._costs = [_cost(c) for c in program.calls]
+        self.program = program
+        self.addresses = addresses
+        self.threads = threads
+        self.products = products
+        self.costs = [_cost(c) for c in program.calls]
+        self.outline = Outline(program, slots)
+        self.heads = [(addresses[id(c)], self.outline.starts[id(c)], int(may_fail(c))) for c in program.calls]
+        self.grids = {
+            id(call): grids.loop_grid(call.kernel, tuple(int(e) for e in call.axes), cost)
+            for call, cost in zip(program.calls, self.costs, strict=True)
+            if isinstance(call, LoopCall) and all(isinstance(e, int) for e in call.axes)
+        }  # of calls that are cut the same in every binding
+        self.free = not_awaited(program.calls)
+        self._lives: tuple[Steps, Spans] = ((), {})
 
     def bind(self, values: Mapping[Symbol, int], *, waves: bool = True) -> Bound:
         """The program at these extents; without ``waves`` the calls run one by one, in order."""
-        return self._binding(values, waves).finish()
+        return _Binding(self, values, waves).finish()
 
     def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
         """Bytes of every buffer at these extents, by its id."""
-        return self._binding(values).sizes
+        return _Binding(self, values).sizes
 
     def steps(self, values: Mapping[Symbol, int]) -> Steps:
         """The calls in the order in which they run at these extents."""
-        return self._binding(values).steps
+        return _Binding(self, values).steps
 
-    def _binding(self, values: Mapping[Symbol, int], waves: bool = True) -> _Binding:
-        return _Binding(
-            self._program, self._addresses, self._slots, self._threads, self._products, self._costs, values, waves
-        )  # fmt: skip
+    def lives(self, steps: Steps) -> Spans:
+        """Lifetimes of the temporaries; most bindings have the steps of the one before."""
+        known, spans = self._lives
+        if known != steps:
+            spans = lifetimes(self.program.calls, steps)
+            self._lives = steps, spans
+        return spans
 
 
 def _cost(call: Call) -> float:
@@ -100,96 +101,83 @@ def _cost(call: Call) -> float:
 
 
 class _Binding:
-    def __init__(
-        self, program: Program, addresses: Mapping[int, int], slots: Mapping[int, int], threads: int,
-        products: Splits, costs: Sequence[float], values: Mapping[Symbol, int], waves: bool,
-    ) -> None:  # fmt: skip
-        self._program = program
-        self._addresses = addresses
-        self._slots = slots
-        self._threads = threads
-        self._products = products
-        self._costs = costs
-        self._values = values
-        self._memo: dict[Extent, int] = {}
-        self._splits: dict[int, int] = {}
+    def __init__(self, binder: Binder, values: Mapping[Symbol, int], waves: bool = True) -> None:
+        self._binder = binder
+        self._outline = binder.outline
+        self._addresses = binder.addresses
+        self._products = binder.products
+        self._numbers = self._outline.numbers(values)
         self._grids: dict[int, grids.Grid] = {}
         self._gemms: dict[int, tuple[Product, Split, Blocks]] = {}
-        for call, cost in zip(program.calls, costs, strict=True):
+        self._routines: dict[int, RoutineGrid] = {}
+        calls = binder.program.calls
+        for call, cost in zip(calls, binder.costs, strict=True):
             self._cut(call, cost)
-        self.sizes = {b.id: self._bytes(b) for b in program.buffers}
-        calls = program.calls
-        work = [self._work(call) for call in calls]
-        self.steps = arrange(calls, work, grids.WAVE_CALL, grids.WAVE_WORK) if waves else one_by_one(calls)
-        self._work_of = {id(call): amount for call, amount in zip(calls, work, strict=True)}
-        self._scalars = np.zeros(2 * len(program.calls) + len(program.buffers), np.int64)
-        self._scalar_count = 0
-        self._scalar_of: dict[Any, int] = {}
-        self._words: list[int] = []
-        self._patches: list[tuple[int, int, int]] = []
-        self._table: list[list[int]] = []
+        self.sizes = self._outline.sizes(self._numbers)
+        self._work = [self._work_of(call) for call in calls]
+        limits = (grids.WAVE_CALL, grids.WAVE_WORK)
+        self.steps = arrange(calls, self._work, *limits, binder.free) if waves else one_by_one(calls)
 
     def finish(self) -> Bound:
-        plan = plan_memory(self._program, self.sizes, self.steps)
-        self._offsets = plan.offsets
-        for step in self.steps:
-            calls = [self._program.calls[i] for i in step]
-            if len(calls) > 1:
-                self._wave(calls)
-            for call in calls:
-                self._call(call)
-        shapes = tuple(tuple(self._number(e) for e in o.shape) for o in self._program.outputs)
-        table = np.array(self._table, np.int64).reshape(-1, COLUMNS)
-        patches = np.array(self._patches, np.int64).reshape(-1, 3)
+        outline, numbers = self._outline, self._numbers
+        plan = place_all(self._binder.lives(self.steps), self.sizes, len(self.steps))
+        self._words = [numbers[place] for place in outline.source]
+        for word, shape in outline.parts:
+            self._words[word] = math.prod([numbers[place] for place in shape])
+        for word, buffer in outline.flushes:
+            self._words[word] = flush_address() if worth_streaming(buffer, self.sizes[buffer.id]) else 0
+        blocks = [self._fill(call) for call in self._binder.program.calls]
+        table = self._table(blocks)
+        offsets = {**plan.offsets, NOWHERE: 0}
+        patches = outline.patches.copy()
+        patches[:, 2] = [offsets[buffer] + numbers[place] * factor for buffer, place, factor in outline.addresses]
+        shapes = tuple([tuple([numbers[place] for place in shape]) for shape in outline.outputs])
         words = np.array(self._words or [0], np.int64)
-        return Bound(table, words, patches, self._scalars, plan.size, shapes, plan.largest_live)
+        return Bound(table, words, patches, outline.scalars(numbers), plan.size, shapes, plan.largest_live)
 
-    def _call(self, call: Call) -> None:
-        if isinstance(call, LoopCall):
-            self._loop(call)
-        elif isinstance(call, GemmCall):
-            self._gemm(call)
-        elif isinstance(call, RoutineCall):
-            self._routine(call)
-        else:
-            self._copy(call)
+    def _table(self, blocks: Sequence[int]) -> Array:
+        """Rows for the calls, each of so many blocks, in the order of the steps."""
+        threads, rows = self._binder.threads, []
+        for step in self.steps:
+            if len(step) > 1:
+                rows += self._wave(step)
+            for i in step:
+                address, start, check = self._binder.heads[i]
+                rows.append([address, start, blocks[i], grids.ways(self._work[i], blocks[i], threads), check])
+        return np.array(rows, np.int64).reshape(-1, COLUMNS)
 
-    def _wave(self, calls: Sequence[Call]) -> None:
+    def _wave(self, step: Sequence[int]) -> list[list[int]]:
         """The row before those of a wave, and how its calls are shared: as much work for each thread as can be."""
-        ways = min(self._threads, len(calls))
-        if ways > 1:
-            done = np.cumsum([self._work_of[id(call)] for call in calls])
-            shares = np.searchsorted(done, done[-1] * np.arange(1, ways) / ways) + 1
-            self._table.append([0, len(self._words), len(calls), ways, 0])
-            self._words += [0, *shares.tolist(), len(calls)]
+        ways = min(self._binder.threads, len(step))
+        if ways < 2:
+            return []
+        done = list(itertools.accumulate(self._work[i] for i in step))
+        shares = [bisect.bisect_left(done, done[-1] * way / ways) + 1 for way in range(1, ways)]
+        row = [0, len(self._words), len(step), ways, 0]
+        self._words += [0, *shares, len(step)]
+        return [row]
 
     # Numbers.
 
-    def _work(self, call: Call) -> float:
+    def _number(self, extent: Any) -> int:
+        return extent if type(extent) is int else self._numbers[self._outline.place(extent)]
+
+    def _work_of(self, call: Call) -> float:
         """Simple operations, roughly."""
         if isinstance(call, LoopCall):
             return self._grids[id(call)].work
         if isinstance(call, GemmCall):
             return self._gemms[id(call)][0].work
         if isinstance(call, RoutineCall):
-            return ROUTINES[call.routine].grid(tuple(self._number(e) for e in call.sizes)).work
+            return self._routines[id(call)].work
         return self.sizes[call.source.id] / 4
-
-    def _number(self, extent: Any) -> int:
-        if type(extent) is int:
-            return extent
-        partial = split_source(extent)
-        if partial is not None:
-            return self._splits[partial.id]
-        found = self._memo.get(extent)
-        if found is None:
-            found = self._memo[extent] = evaluate(extent, self._values)
-        return found
 
     def _cut(self, call: Call, cost: float) -> None:
         """Cut a call into blocks; partial results have as many slices."""
         if isinstance(call, LoopCall):
-            grid = grids.loop_grid(call.kernel, tuple(self._number(e) for e in call.axes), cost)
+            grid = self._binder.grids.get(id(call))
+            if grid is None:
+                grid = grids.loop_grid(call.kernel, tuple([self._number(e) for e in call.axes]), cost)
             self._note(call, grid)
         elif isinstance(call, GemmCall):
             product = self._product(call, cost)
@@ -197,74 +185,38 @@ class _Binding:
             blocks = blocks_of(product, split)
             self._gemms[id(call)] = product, split, blocks
             if call.epilogue is not None:
-                grid = grids.epilogue_grid(call.epilogue.kernel, blocks, product.m, product.n)
-                self._note(call.epilogue, grid)
+                self._note(call.epilogue, grids.epilogue_grid(call.epilogue.kernel, blocks, product.m, product.n))
+        elif isinstance(call, RoutineCall):
+            self._routines[id(call)] = ROUTINES[call.routine].grid(tuple([self._number(e) for e in call.sizes]))
 
     def _note(self, call: LoopCall, grid: grids.Grid) -> None:
         self._grids[id(call)] = grid
         for buffer in call.writes:
             if buffer.kind == "partial":
-                self._splits[buffer.id] = grid.splits
+                self._numbers[self._outline.splits[buffer.id]] = grid.splits
 
-    def _bytes(self, buffer: Buffer) -> int:
-        count = math.prod(self._number(e) for e in buffer.shape)
-        return count * buffer.dtype.itemsize * self._splits.get(buffer.id, 1)
+    # Words that depend on how a call is cut. Each of these returns the number of blocks.
 
-    # Words.
+    def _fill(self, call: Call) -> int:
+        start = self._outline.starts[id(call)]
+        if isinstance(call, LoopCall):
+            return self._loop(call, start)
+        if isinstance(call, GemmCall):
+            return self._gemm(call, start)
+        if isinstance(call, RoutineCall):
+            grid = self._routines[id(call)]
+            first = start + len(call.sizes)
+            self._words[first : first + len(grid.words)] = grid.words
+            return grid.blocks
+        size = self.sizes[call.source.id]
+        self._words[start : start + 2] = size, COPY_BLOCK
+        return math.ceil(size / COPY_BLOCK)
 
-    def _address(self, word: int, buffer: Buffer, element: int = 0) -> None:
-        """Have the runner put the address of the buffer's ``element`` at ``word``."""
-        skipped = element * buffer.dtype.itemsize
-        if buffer.kind in ("temp", "partial"):
-            self._patches.append((word, ARENA, self._offsets[buffer.id] + skipped))
-        elif buffer.kind == "extent":
-            assert buffer.tensor is not None
-            node = buffer.tensor.node
-            value = extent_in(node, self._number(node.attrs["extent"]))
-            self._patches.append((word, SCALARS, 8 * self._scalar(value, buffer.dtype)))
-        else:
-            self._patches.append((word, self._slots[buffer.id], skipped))
-
-    def _scalar(self, value: float, dtype: Any) -> int:
-        """Slot of a scalar that this binding holds."""
-        key = (value, dtype)
-        slot = self._scalar_of.get(key)
-        if slot is None:
-            slot = self._scalar_of[key] = self._scalar_count
-            self._scalars[slot : slot + 1].view(dtype)[0] = value
-            self._scalar_count += 1
-        return slot
-
-    def _instruction(self, call: Call, start: int, blocks: int, check: int = 0) -> None:
-        ways = grids.ways(self._work_of[id(call)], blocks, self._threads)
-        self._table.append([self._addresses[id(call)], start, blocks, ways, check])
-
-    def _loop(self, call: LoopCall) -> None:
+    def _loop(self, call: LoopCall, start: int) -> int:
         grid = self._grids[id(call)]
-        start = self._loop_words(call, grid)
-        self._instruction(call, start, grid.blocks, int(call.kernel.guards > 0))
-
-    def _loop_words(self, call: LoopCall, grid: grids.Grid) -> int:
-        """The words of a loop kernel; returns the first one's number."""
-        kernel, layout = call.kernel, layout_of(call.kernel)
-        start = len(self._words)
-        words = [0] * layout.size
-        words[: len(call.axes)] = [self._number(e) for e in call.axes]
-        words[layout.grid : layout.grid + 4] = [grid.rows, grid.cols, grid.col_blocks, grid.per_split]
-        for (argument, axis), word in layout.stride.items():
-            words[word] = self._number(call.operands[argument].strides[axis])
-        for argument, word in layout.split_stride.items():
-            words[word] = math.prod(self._number(e) for e in call.operands[argument].buffer.shape)
-        for argument, word in layout.flush.items():
-            buffer = call.operands[argument].buffer
-            words[word] = flush_address() if worth_streaming(buffer, self.sizes[buffer.id]) else 0
-        words[layout.extents : layout.extents + kernel.extents] = [self._number(e) for e in call.extents]
-        self._words += words
-        for argument, operand in enumerate(call.operands):
-            self._address(start + layout.address[argument], operand.buffer, self._number(operand.offset))
-        for k in range(kernel.guards):
-            self._patches.append((start + layout.guards + k, STATUS, 0))
-        return start
+        first = start + len(call.kernel.roles)  # behind the extents of the axes
+        self._words[first : first + 4] = grid.rows, grid.cols, grid.col_blocks, grid.per_split
+        return grid.blocks
 
     def _product(self, call: GemmCall, cost: float) -> Product:
         m, n, k, *batch = (self._number(e) for e in (call.m, call.n, call.k, *call.batch))
@@ -287,7 +239,7 @@ class _Binding:
             trans, leading = False, columns
         return trans, max(leading, rows if trans else columns, 1)  # what BLAS wants even of a matrix with but one row
 
-    def _gemm(self, call: GemmCall) -> None:
+    def _gemm(self, call: GemmCall, start: int) -> int:
         product, split, blocks = self._gemms[id(call)]
         m, n, k, epilogue = product.m, product.n, product.k, call.epilogue
         item = call.c.dtype.itemsize
@@ -298,38 +250,12 @@ class _Binding:
         extents = [self._number(e) for e in call.batch]
         along_a, along_b = ([self._number(e) * item for e in o.strides[:-1]] for o in (call.a, call.b))
         batch = list(zip(extents, along_a, along_b, strict=True))
-        start = len(self._words)
         library = self._products.libraries[split.library]
-        self._words += gemm_words(product, blocks, library, (lda, ldb), batch[::-1])
-        place = {name: start + i for i, name in enumerate(GEMM_WORDS)}
-        for name, factor in (("alpha", call.alpha), ("beta", call.beta)):
-            self._patches.append((place[name], SCALARS, 8 * self._scalar(factor, call.c.dtype)))
-        for name, operand in (("a", call.a), ("b", call.b)):
-            self._address(place[name], operand.buffer, self._number(operand.offset))
-        self._address(place["c"], call.c)
-        guarded = False
+        words = gemm_words(product, blocks, library, (lda, ldb), batch[::-1])
+        self._words[start : start + len(words)] = words
         if epilogue is not None:
-            first = self._loop_words(epilogue, self._grids[id(epilogue)])
-            self._words[place["epilogue"]] = self._addresses[id(epilogue)]
-            self._words[place["epilogue_words"]] = first - start
-            guarded = epilogue.kernel.guards > 0
-        self._instruction(call, start, blocks.count, int(guarded))
-
-    def _routine(self, call: RoutineCall) -> None:
-        sizes = tuple(self._number(e) for e in call.sizes)
-        grid = ROUTINES[call.routine].grid(sizes)
-        start = len(self._words)
-        operands = (*call.reads, *call.writes)
-        self._words += [*sizes, *grid.words, *(0 for _ in operands)]
-        for number, buffer in enumerate(operands):
-            self._address(start + len(sizes) + len(grid.words) + number, buffer)
-        self._instruction(call, start, grid.blocks)
-
-    def _copy(self, call: CopyCall) -> None:
-        size = self.sizes[call.source.id]
-        block = 2**18
-        start = len(self._words)
-        self._words += [size, block, 0, 0]
-        self._address(start + 2, call.source)
-        self._address(start + 3, call.target)
-        self._instruction(call, start, math.ceil(size / block))
+            first = self._outline.starts[id(epilogue)]
+            self._words[start + GEMM_AT["epilogue"]] = self._addresses[id(epilogue)]
+            self._words[start + GEMM_AT["epilogue_words"]] = first - start
+            self._loop(epilogue, first)
+        return blocks.count

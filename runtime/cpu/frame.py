@@ -11,7 +11,6 @@ import numpy as np
 from graphc.dtypes import DType
 from runtime.cpu import runner_source as words
 from runtime.cpu.binding import Bound
-from runtime.fetches import MISFIT
 from runtime.store import aligned_empty
 
 Array = np.ndarray[Any, Any]
@@ -19,7 +18,6 @@ HEADER = object.__basicsize__  # of every Python object; NumPy's members follow
 ITEMS = tuple.__basicsize__  # of what comes before the addresses of a tuple's items
 Run = Callable[[int, tuple[Any, ...], tuple[Any, ...]], int]
 PAUSE = 0.05  # seconds of repeated steps between two looks at Python's signals
-_empty = np.empty
 
 
 def address_of(array: Array) -> int:
@@ -72,7 +70,13 @@ class Request:
     """A program at known extents, to be run on arrays: the runner checks these and takes their addresses itself.
 
     ``feeds`` and ``outputs`` have for each array the base that gets its address (-1 for none), dtype and shape.
+
+    ``native(address, feeds, outputs)`` is a run, ``FINISHED`` what it returns of one that fits, ``fed`` the number of
+    arrays it takes. ``single`` has shape and dtype of the only array fetched, if it is one; ``plain`` says that all
+    have axes.
     """
+
+    FINISHED = words.FINISHED
 
     def __init__(
         self, run: Run, bound: Bound, frame: Frame, arena: Arena,
@@ -80,11 +84,12 @@ class Request:
     ) -> None:  # fmt: skip
         arena.reserve(bound.arena_size)
         self.bound = bound
-        self._run = run
+        self.native = run
         self._frame = frame
-        self._count = len(feeds)
+        self.fed = len(feeds)
         self._outputs = [(shape, dtype) for _, dtype, shape in outputs]
-        self._scalars = any(not shape for shape, _ in self._outputs)
+        self.plain = all(shape for shape, _ in self._outputs)
+        self.single = self._outputs[0] if len(self._outputs) == 1 else None
         checked = [n for base, dtype, shape in feeds for n in (base, id(dtype), len(shape), *shape)]
         expected = np.array([*checked, *(base for base, _, _ in outputs)], np.int64)
         request = np.array([
@@ -93,55 +98,39 @@ class Request:
         ], np.int64)  # fmt: skip
         self.arena = arena
         self._kept = (expected, feeds)
-        self._address = address_of(request)
+        self.address = address_of(request)
         self._words = request.data
 
     def run(self, feeds: tuple[Any, ...], steps: int = 1) -> Sequence[Any] | None:
         """Outputs of the last of ``steps`` runs, each in an array of its own; None, and nothing has changed, if a feed
         is not an array of the expected dtype and shape, contiguous and aligned, or a kernel has failed.
         """
-        if len(feeds) != self._count:
+        if len(feeds) != self.fed:
             return None
-        outputs = self._results()
-        run = self._run if steps == 1 else self._repeated(steps)
-        return self._finished(outputs) if run(self._address, feeds, outputs) == words.FINISHED else None
-
-    def once(self, rebuild: Callable[[Sequence[Any]], Any]) -> Callable[[tuple[Any, ...]], Any]:
-        """One run as a function that looks nothing up: ``rebuild`` of what ``run`` returns, ``MISFIT`` for None."""
-        run, address, count, make, finish = self._run, self._address, self._count, self._results, self._finished
-        plain = not self._scalars
-        single = self._outputs[0] if len(self._outputs) == 1 else None
-
-        def once(feeds: tuple[Any, ...]) -> Any:
-            if len(feeds) != count:
-                return MISFIT
-            outputs = make() if single is None else (_empty(*single),)
-            if run(address, feeds, outputs) != words.FINISHED:
-                return MISFIT
-            return rebuild(outputs if plain else finish(outputs))
-
-        return once
+        outputs = self.results()
+        run = self.native if steps == 1 else self._repeated(steps)
+        return self.fetched(outputs) if run(self.address, feeds, outputs) == words.FINISHED else None
 
     def run_each(self, feeds: tuple[tuple[Any, ...], ...]) -> list[Sequence[Any]]:
         """Outputs of a run with each of ``feeds``, in order; fewer where one does not fit, or a kernel has failed: from
         there on nothing has run.
         """
-        outputs = tuple([self._results() for _ in feeds])
+        outputs = tuple([self.results() for _ in feeds])
         before = self._frame.words[words.DONE]
         self._words[words.STEPS], self._words[words.EACH] = len(feeds), 1
         try:
-            self._run(self._address, feeds, outputs)
+            self.native(self.address, feeds, outputs)
         finally:
             self._words[words.STEPS], self._words[words.EACH] = 1, 0
-        return [self._finished(each) for each in outputs[: self._frame.words[words.DONE] - before]]
+        return [self.fetched(each) for each in outputs[: self._frame.words[words.DONE] - before]]
 
-    def _results(self) -> tuple[Array, ...]:
+    def results(self) -> tuple[Array, ...]:
         """Arrays for what a run fetches."""
-        return tuple([_empty(shape, dtype) for shape, dtype in self._outputs])
+        return tuple([np.empty(shape, dtype) for shape, dtype in self._outputs])
 
-    def _finished(self, outputs: tuple[Array, ...]) -> Sequence[Any]:
+    def fetched(self, outputs: tuple[Array, ...]) -> Sequence[Any]:
         """Outputs as they are fetched: numbers instead of arrays without axes."""
-        return [array[()] for array in outputs] if self._scalars else outputs
+        return outputs if self.plain else [array[()] for array in outputs]
 
     def _repeated(self, steps: int) -> Run:
         """A runner that makes native calls of about ``PAUSE`` seconds, between which Python sees signals."""
@@ -152,7 +141,7 @@ class Request:
                 while left and status == words.FINISHED and not self._frame.cancel:
                     calls, start = min(calls, left), time.perf_counter()
                     self._words[words.STEPS] = calls
-                    status = self._run(*args)
+                    status = self.native(*args)
                     left -= calls
                     spent = max(time.perf_counter() - start, 1e-9)
                     calls = max(1, min(10 * calls, int(calls * PAUSE / spent)))

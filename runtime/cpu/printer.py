@@ -14,6 +14,7 @@ of the result, or to a buffer for one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -30,6 +31,7 @@ STREAMS = 4  # places that a sum reads at a time where it waits for memory
 COLUMN_BYTES = 2**15  # of their sums, which stay on the stack and in the first-level cache
 
 
+@functools.lru_cache(1024)
 def block_columns(kernel: LoopKernel) -> int:
     """Columns that a block of a reduction over outer axes adds up at a time: whole rows are read fastest."""
     size = sum(i.dtype.itemsize for i in kernel.instructions() if i.op == "reduce")

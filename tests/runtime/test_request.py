@@ -1,5 +1,7 @@
 """Runs again with arrays that the runner checks itself: what fits, what must be converted first, what is refused."""
 
+import signal
+import sys
 import threading
 from typing import Any
 
@@ -160,6 +162,100 @@ def test_a_run_within_a_run_is_refused() -> None:
         assert step(good).sum() == 6
     with pytest.raises(graphc.errors.SessionError, match="closed"):
         step(good)
+
+
+class HandlerError(Exception):
+    """What a handler of signals raises."""
+
+
+@pytest.mark.parametrize("function", ["acquire", "run", "release"])
+@pytest.mark.parametrize("how", ["step", "run"])
+def test_a_handler_that_raises_anywhere_in_a_run_leaves_the_session_free(function: str, how: str) -> None:
+    """Called where Python calls handlers: when a function written in C returns."""
+    x, y = doubled()
+    good = np.ones((2, 3), F32)
+
+    def interrupt(frame: Any, event: str, called: Any) -> None:
+        if event == "c_return" and called.__name__ == function and frame.f_code.co_name == "quick":
+            raise HandlerError
+
+    with graphc.Session() as session:
+        step = session.compile(y, feeds=[x])
+
+        def run() -> Any:
+            return step(good) if how == "step" else session.run(y, {x: good})
+
+        expected = run()
+        sys.setprofile(interrupt)
+        try:
+            with pytest.raises(HandlerError):
+                run()
+        finally:
+            sys.setprofile(None)
+        found: list[Any] = []
+        other = threading.Thread(target=lambda: found.append(run()), daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+        np.testing.assert_array_equal(found[0], expected, strict=True)
+        assert step.program.runs == 2 + (function != "acquire")
+
+
+def test_a_handler_may_run_the_step_before_and_after_the_native_call() -> None:
+    x, y = doubled()
+    n = graphc.parameter(np.int64(0), name="n")
+    good, more, inner = np.ones((2, 3), F32), np.full((5, 3), 7, F32), []
+
+    def handle(frame: Any, event: str, called: Any) -> None:
+        if event == "c_return" and called.__name__ in ("acquire", "run") and frame.f_code.co_name == "quick":
+            inner.append(step(more)[0])
+
+    with graphc.Session() as session:
+        step = session.compile([y, n, graphc.assign(n, n + 1)], feeds=[x])
+        step(good)
+        sys.setprofile(handle)
+        try:
+            found = step(good)
+        finally:
+            sys.setprofile(None)
+        np.testing.assert_array_equal(found[0], good * 2, strict=True)
+        assert [each.tolist() for each in inner] == [(more * 2).tolist()] * 2
+        assert session.get(n) == step.runs == session.stats()["runs"] == 4
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
+def test_a_run_that_waits_for_another_thread_can_be_interrupted() -> None:
+    """The lock stays with who has it, and is free after that."""
+    x, y = doubled()
+    good = np.ones((2, 3), F32)
+
+    def interrupt(*_: Any) -> None:
+        raise HandlerError
+
+    with graphc.Session() as session:
+        step = session.compile(y, feeds=[x])
+        step(good)
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with session._lock:
+                held.set()
+                done.wait(30)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(30)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            with pytest.raises(HandlerError):
+                step(good)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+            done.set()
+            holder.join()
+        assert step(good).sum() == 12
+        assert step.runs == 2
 
 
 def test_extents_that_blas_cannot_take_are_refused() -> None:
