@@ -1,4 +1,4 @@
-"""Parameter updates by a matrix product: ``w - s * (a @ b)`` becomes one BLAS call that adds into ``w``."""
+"""Parameter updates by a matrix product: ``w - s * (a @ b)`` becomes one product that adds into ``w``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How a matrix product reads its operands: where they lie, through the views in between, if BLAS can.
+"""How a matrix product reads its operands: where they lie, through the views in between, if a product can.
 
-BLAS reads a matrix whose rows lie at any distance from each other, or the columns do; batches of them may be anywhere.
-So transposed, sliced, permuted and broadcast operands need no copy as long as one of the last two axes steps from
+Products read a matrix whose rows lie at any distance from each other, or the columns do; batches may be anywhere. So
+transposed, sliced, permuted and broadcast operands need no copy as long as one of the last two axes steps from
 element to element.
 """
 
@@ -49,7 +49,7 @@ def operands(node: Node) -> tuple[Tensor, ...]:
 
 
 def behind_views(operand: Tensor) -> Matrices:
-    """The tensor that a product reads for ``operand``: the farthest behind its views that BLAS can read, and that
+    """The tensor that a product reads for ``operand``: the farthest behind its views that it can read, and that
     nobody would have to compute more of for this.
     """
     rank = operand.ndim

@@ -8,7 +8,7 @@
     simplify
     fold            what depends on constants alone becomes a constant
     cse             equal nodes become one
-    gemm            parameter updates by a matrix product become one BLAS call
+    gemm            parameter updates by a matrix product become one product
 
 What nothing reads is gone after every pass, because a graph is what can be reached from its outputs. Fusion, scheduling
 and memory follow in ``lower.py``.

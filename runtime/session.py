@@ -92,10 +92,10 @@ class Session:
     op, and raises ``NumericsError`` at the first op that makes one of finite operands, with the user's line, before
     anything has changed. It is slow. Infinities written as constants (masks) are taken as meant.
 
-    ``autotune=True`` measures how each matrix product is best split, and by which BLAS library if there are several,
-    the first time that its extents are met: at most some 50 ms for a product, remembered in the kernel cache's folder.
-    Splits round differently, so results may differ in the last bits from those of another machine or number of threads;
-    without it they depend on extents alone.
+    ``autotune=True`` measures how each matrix product is best split, and by what (graphc's own kernel, or a BLAS), the
+    first time that its extents are met: at most some 50 ms for a product, remembered in the kernel cache's folder.
+    Libraries round differently, so results may differ in the last bits from those of another machine or number of
+    threads; without it they depend on extents alone.
     """
 
     def __init__(

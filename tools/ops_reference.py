@@ -41,7 +41,7 @@ KERNELS = {
     Kind.VIEW: ("view", "no kernel: an index map of whoever reads it"),
     Kind.RESHAPE: ("reshape", "no kernel: the same memory under another shape"),
     Kind.REDUCE: ("reduction", "combines the elements along axes by the primitive in brackets, with what makes them"),
-    Kind.MATMUL: ("product", "a call of BLAS, with what follows it as its epilogue"),
+    Kind.MATMUL: ("product", "a matrix product, with what follows it as its epilogue"),
     Kind.GATHER: ("gather", "elementwise, but reads its first operand at computed places"),
     Kind.CONCAT: ("pieces", "each operand is computed where its part of the result lies"),
     Kind.ROUTINE: ("routine", "the kernel in brackets, written by hand in `runtime/cpu/`"),

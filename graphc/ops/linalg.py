@@ -96,7 +96,7 @@ GEMM_ADD = register(
             lambda a, b, c: gemm_add(a, b.mT, c, scale=3.0, trans_b=True),
             lambda a, b, c: gemm_add(a.mT, b.mT, c, scale=-1.0, trans_a=True, trans_b=True),
         ),
-        doc="c + s * (a @ b) as one BLAS call, in place when c may be overwritten.",
+        doc="c + s * (a @ b) as one product, in place when c may be overwritten.",
     )
 )  # fmt: skip
 

@@ -40,11 +40,13 @@ BLOCK_BYTES = 2**19  # of a block of the result that an epilogue finds in the ca
 
 def candidates(product: Product, libraries: Sequence[Library]) -> list[Split]:
     """Every split worth trying, the usual one first; of those that make the same blocks, one."""
-    usual = usual_split(product, libraries[0])
+    usual = usual_split(product, libraries)
     several = PARTS if product.work >= WORTH_CUTTING else (1,)
     largest = max(BLOCK_BYTES, _block_bytes(product, usual))
     found = {_cut(product, usual): usual}
     for library, by_columns, parts in itertools.product(libraries, (False, True), several):
+        if library.own and parts != several[-1]:
+            continue  # a thread computes neighbours together, so that fewer blocks are no faster
         split = Split(library.name, by_columns, parts)
         if split.suits(product) and (not product.epilogue or _block_bytes(product, split) <= largest):
             found.setdefault(_cut(product, split), split)
@@ -128,7 +130,7 @@ class _Trial:
         for matrix in self._matrices:
             matrix[...] = 0.5
         self._factors = np.array([1.0, float(product.adds)], product.dtype)
-        self._arena = Arena()
+        self._arena = Arena(threads)
 
     def request(self, split: Split, library: Library) -> Request:
         """The product as a program of one call."""
@@ -138,7 +140,7 @@ class _Trial:
             0 if shared else size // product.batch * item
             for shared, size in zip(product.shared, _sizes(product), strict=False)
         ]
-        words = gemm_words(product, blocks, library, leading, [(product.batch, steps[0], steps[1])])
+        words = gemm_words(product, split, blocks, library, leading, [(product.batch, steps[0], steps[1])])
         at = GEMM_WORDS.index
         for name, matrix in zip("abc", self._matrices, strict=True):
             words[at(name)] = address_of(matrix)
@@ -147,7 +149,7 @@ class _Trial:
         ways = grid.ways(product.work, blocks.count, self._threads)
         table = np.array([[self._kernel, 0, blocks.count, ways, 0]], np.int64).reshape(-1, COLUMNS)
         nothing = np.zeros(1, np.int64)
-        bound = Bound(table, np.array(words, np.int64), np.zeros((0, 3), np.int64), nothing, 0, (), 0)
+        bound = Bound(table, np.array(words, np.int64), np.zeros((0, 3), np.int64), nothing, 0, (), 0, library.own)
         return Request(self._run, bound, Frame(np.zeros(FIRST, np.int64), nothing, nothing, 0), self._arena, [], [])
 
 

@@ -66,12 +66,12 @@ class CpuBackend:
     def __init__(self, thread_count: int | None, autotune: bool = False) -> None:
         self._threads = thread_count or threads.available_threads()
         self._counters = cache.Counters()
-        self._arena = Arena()
+        self._arena = Arena(self._threads)
         self._options = CompileOptions.from_environment()
         found = blas.libraries(all_usable=autotune)
         self._products = TunedSplits(found, self._threads, program_runner) if autotune else Splits(found)
         self._release: Callable[[], object] | None = None
-        if any(library.set_threads == 0 for library in found):
+        if any(library.set_threads == 0 and not library.own for library in found):
             threads.blas_threads.acquire()
             self._release = weakref.finalize(self, threads.blas_threads.release)  # also when nobody calls close
             self._release.atexit = False

@@ -41,6 +41,7 @@ class Bound:
     arena_size: int
     output_shapes: tuple[tuple[int, ...], ...]
     largest_live: int
+    scratch: bool = False
     args: tuple[int, ...] = ()
     scalars_address: int = 0
 
@@ -117,6 +118,7 @@ class _Binding:
         self._work = [self._work_of(call) for call in calls]
         limits = (grids.WAVE_CALL, grids.WAVE_WORK)
         self.steps = arrange(calls, self._work, *limits, binder.free) if waves else one_by_one(calls)
+        self._scratch = False
 
     def finish(self) -> Bound:
         outline, numbers = self._outline, self._numbers
@@ -133,7 +135,9 @@ class _Binding:
         patches[:, 2] = [offsets[buffer] + numbers[place] * factor for buffer, place, factor in outline.addresses]
         shapes = tuple([tuple([numbers[place] for place in shape]) for shape in outline.outputs])
         words = np.array(self._words or [0], np.int64)
-        return Bound(table, words, patches, outline.scalars(numbers), plan.size, shapes, plan.largest_live)
+        return Bound(
+            table, words, patches, outline.scalars(numbers), plan.size, shapes, plan.largest_live, self._scratch
+        )
 
     def _table(self, blocks: Sequence[int]) -> Array:
         """Rows for the calls, each of so many blocks, in the order of the steps."""
@@ -245,13 +249,14 @@ class _Binding:
         item = call.c.dtype.itemsize
         lda, ldb = self._stored(call.a, call.trans_a, m, k)[1], self._stored(call.b, call.trans_b, k, n)[1]
         widest = max(m, n, k, lda, ldb)
-        if widest > MAX_BLAS:
+        if widest > MAX_BLAS and not self._products.libraries[split.library].own:
             raise DeviceError(f"the product at {call.nodes[0].where} has an extent of {widest}; BLAS takes {MAX_BLAS}")
         extents = [self._number(e) for e in call.batch]
         along_a, along_b = ([self._number(e) * item for e in o.strides[:-1]] for o in (call.a, call.b))
         batch = list(zip(extents, along_a, along_b, strict=True))
         library = self._products.libraries[split.library]
-        words = gemm_words(product, blocks, library, (lda, ldb), batch[::-1])
+        self._scratch |= library.own
+        words = gemm_words(product, split, blocks, library, (lda, ldb), batch[::-1])
         self._words[start : start + len(words)] = words
         if epilogue is not None:
             first = self._outline.starts[id(epilogue)]

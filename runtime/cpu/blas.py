@@ -1,7 +1,9 @@
-"""The BLAS libraries that matrix products can call: SciPy's, which is always there, and MKL where it is installed.
+"""What computes matrix products: graphc's own kernel (fixed_kernels.py), or a BLAS library: SciPy's, which is always
+there, or MKL where it is installed.
 
-``GRAPHC_BLAS`` says which: ``scipy``, ``mkl``, or ``auto``: MKL if it is found and works, but on AMD's processors
-SciPy's, which was faster there as a rule; ``autotune`` chooses among both.
+``GRAPHC_BLAS`` says which: ``scipy``, ``mkl``, or ``graphc``, with a library for products that are too narrow for the
+own kernel's tiles. ``auto`` is MKL if it is found and works, except on AMD's processors; else ``graphc``, where the
+processor multiplies and adds in one operation. ``autotune`` chooses among all of them.
 
 MKL is the wheel of the extra ``mkl``, or conda's, found in the environment's own folder. How many threads it uses is
 said in the thread that calls, for as long as the call takes: what else uses MKL in this process keeps its settings. (A
@@ -27,12 +29,14 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba.extending import get_cython_function_address
 
+from graphc._version import __version__
 from graphc.dtypes import DType
 from graphc.errors import DeviceError, SessionError
-from runtime.cpu import mkl_probe
+from runtime.cpu import microkernel, mkl_probe
 
 log = logging.getLogger("graphc.blas")
-CHOICES = ("auto", "scipy", "mkl")
+CHOICES = ("auto", "graphc", "scipy", "mkl")
+OWN = "graphc"
 PATIENCE = 60.0  # seconds for a process of its own to try MKL out
 _DIRECT = ("SkylakeX", "Cooperlake", "SapphireRapids")  # OpenBLAS's names of its code for AVX-512
 _NAMES = ("lib/libmkl_rt.so*", "lib/libmkl_rt*.dylib", "Library/bin/mkl_rt*.dll")
@@ -40,9 +44,9 @@ _NAMES = ("lib/libmkl_rt.so*", "lib/libmkl_rt*.dylib", "Library/bin/mkl_rt*.dll"
 
 @dataclass(frozen=True)
 class Library:
-    """A BLAS library in this process. ``set_threads`` is the address of the function by which a thread says how many
-    threads its own calls may use, and gets what held before; 0 where there is none. ``direct`` says that it computes
-    small products without rearranging their operands, in much less time.
+    """A BLAS library in this process, or graphc's own kernel under the name ``OWN``. ``set_threads`` is the address of
+    the function by which a thread says how many threads its own calls may use, and gets what held before; 0 where there
+    is none. ``direct`` says that it computes small products without rearranging their operands, in much less time.
     """
 
     name: str
@@ -54,29 +58,45 @@ class Library:
 
     def gemm(self, dtype: DType) -> int:
         """The address of its product of matrices of float32 or float64."""
-        return {"float32": self.sgemm, "float64": self.dgemm}[str(dtype)]
+        return self.sgemm if dtype.itemsize == 4 else self.dgemm
+
+    @property
+    def own(self) -> bool:
+        """Whether it is no library at all: graphc's own kernel computes the products."""
+        return self.name == OWN
 
 
 def libraries(*, all_usable: bool = False) -> tuple[Library, ...]:
-    """The library that products call, as ``GRAPHC_BLAS`` has it, and with ``all_usable`` the others that they may call.
+    """What products call, as ``GRAPHC_BLAS`` has it: the first that suits one. With ``all_usable`` also the others that
+    they may call.
 
     ``SessionError`` for another value of ``GRAPHC_BLAS``, ``DeviceError`` where MKL was asked for and does not work.
     """
     asked = os.environ.get("GRAPHC_BLAS", "") or "auto"
     if asked not in CHOICES:
         raise SessionError(f"GRAPHC_BLAS={asked} is not known; use one of {', '.join(CHOICES)}, or leave it unset")
+    real = _blas(asked)
+    if asked in ("scipy", "mkl"):
+        return real
+    own = (Library(OWN, 0, 0),) if asked == OWN or microkernel.fuses() else ()
+    preferred = asked == "auto" and real[0].name == "mkl"
+    found = (real[0], *own, *real[1:]) if preferred else (*own, *real)
+    return found if all_usable else found[: 1 if preferred else 1 + len(own)]
+
+
+def _blas(asked: str) -> tuple[Library, ...]:
+    """BLAS libraries, the fastest first."""
     path = None if asked == "scipy" else _mkl_path()
     mkl = _mkl(path) if path is not None else f"there is none in {' or '.join(_folders())}"
     if isinstance(mkl, Library):
         if asked == "mkl":
             return (mkl,)
-        both = (_scipy(), mkl) if _is_amd() else (mkl, _scipy())
-        return both if all_usable else both[:1]
+        return (_scipy(), mkl) if _is_amd() else (mkl, _scipy())
     if asked == "mkl":
         what = path or "MKL"
         raise DeviceError(
             f"GRAPHC_BLAS=mkl, but {what} cannot be used: {mkl}\n  install it (pip install 'graphc[mkl]'), or leave "
-            f"GRAPHC_BLAS unset to call SciPy's BLAS"
+            f"GRAPHC_BLAS unset to do without it"
         )
     if path is not None:
         _warn_once(path, mkl)
@@ -86,16 +106,20 @@ def libraries(*, all_usable: bool = False) -> tuple[Library, ...]:
 def describe() -> dict[str, str]:
     """What the products of a session call, with its version; and how many threads that uses."""
     try:
-        found = libraries(all_usable=True)
+        used, found = libraries(), libraries(all_usable=True)
     except (DeviceError, SessionError) as error:
         return {"blas": f"none: {error}", "blas threads": "none"}
-    text = "; or, with autotune, ".join(version(library) for library in found)
-    others = [f"{_threads(library)} where others call {library.name}" for library in found]
+    more = [version(library) for library in found if library not in used]
+    text = ", and for narrow products ".join(version(library) for library in used)
+    text += f"; with autotune also {', '.join(more)}" if more else ""
+    others = [f"{_threads(library)} where others call {library.name}" for library in found if not library.own]
     return {"blas": text, "blas threads": ", ".join(["1 in each call of graphc's", *others])}
 
 
 def version(library: Library) -> str:
     """What the library is, with its version."""
+    if library.own:
+        return f"graphc's own kernel {__version__}"
     if library.path:
         return f"mkl {mkl_probe.version(library.path)}"
     names = [f"{info['internal_api']} {info['version']}" for info in scipy_blas(_loaded())]

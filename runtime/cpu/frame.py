@@ -11,6 +11,7 @@ import numpy as np
 from graphc.dtypes import DType
 from runtime.cpu import runner_source as words
 from runtime.cpu.binding import Bound
+from runtime.cpu.fixed_kernels import SCRATCH_BYTES
 from runtime.store import aligned_empty
 
 Array = np.ndarray[Any, Any]
@@ -28,10 +29,12 @@ def address_of(array: Array) -> int:
 
 class Arena:
     """Memory for temporaries, shared by the programs of one session, whose runs take turns. It only grows: to what
-    the largest run so far needed.
+    the largest run so far needed. Beside it, scratch memory for each of so many ``threads``, once a kernel needs it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self._scratch = aligned_empty((0,), np.dtype(np.uint8))
         self.address = np.zeros(1, np.int64)  # read by the runner
         self.memory = aligned_empty((0,), np.dtype(np.uint8))
         self.reserve(64)
@@ -41,6 +44,12 @@ class Arena:
         if size > self.memory.size:
             self.memory = aligned_empty((size,), np.dtype(np.uint8))
             self.address[0] = self.memory.ctypes.data
+
+    def scratch(self) -> int:
+        """Where the threads' scratch memory begins: ``SCRATCH_BYTES`` each."""
+        if not self._scratch.size:
+            self._scratch = aligned_empty((self._threads * SCRATCH_BYTES,), np.dtype(np.uint8))
+        return address_of(self._scratch)
 
 
 class Frame:
@@ -95,6 +104,7 @@ class Request:
         request = np.array([
             *bound.args, *frame.args, address_of(arena.address), bound.scalars_address, 1, len(feeds), len(outputs),
             address_of(expected), HEADER, ITEMS, id(np.ndarray), 0,
+            arena.scratch() if bound.scratch else 0, SCRATCH_BYTES,
         ], np.int64)  # fmt: skip
         self.arena = arena
         self._kept = (expected, feeds)

@@ -285,6 +285,16 @@ def fence(typing_context: Any) -> Any:
 
 
 @intrinsic
+def advanced(typing_context: Any, pointer: Any, count: Any) -> Any:
+    """The pointer to so many elements further on."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return pointer(pointer, types.int64), codegen
+
+
+@intrinsic
 def address(typing_context: Any, pointer: Any) -> Any:
     """The address that a pointer holds."""
 

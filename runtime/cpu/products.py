@@ -11,17 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.dtypes import DType
-from runtime.cpu.blas import Library
+from runtime.cpu.blas import OWN, Library
 from runtime.cpu.fixed_kernels import GEMM_WORDS
+from runtime.cpu.microkernel import tile_rows, vector_length
 
 MACS_PER_OPERATION = 16
 WORTH_CUTTING = 2**16  # simple operations
-PARTS = (1, 2, 4, 8, 16)  # into which a result may be cut
+PARTS = (1, 2, 4, 8, 16)  # into which a result may be cut; graphc's own kernel loses nothing by the most
 FEWEST = 4  # parts of a single product: more cost BLAS its efficiency, fewer leave a core idle
 FINER = 4  # times as many, at most, so that blocks are computed directly
 DIRECT = 10**6  # multiply-adds that OpenBLAS computes directly (sgemm_small_kernel_permit_skylakex.c)
 DIRECT_DOTS = 1200, 32  # largest result and smallest ``k`` where it makes dot products of rows
 MULTIPLE = 4  # rows or columns of a block, where there are several
+FILLED, DIRECT_FILLED = 0.7, 0.95  # of the own kernel's tiles, at least; the latter where BLAS computes directly
+REGION = 2**19  # bytes of the result that a thread computes before what follows on them
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,55 @@ class Blocks:
     count: int
 
 
-def usual_split(product: Product, library: Library) -> Split:
-    """Cut the longer side of the result, where there is enough work for several blocks: BLAS rearranges the operand on
-    the other side once for each block. Cut further where the library computes the blocks directly then.
+def _tile(product: Product, by_columns: bool) -> int:
+    return vector_length(product.dtype.itemsize) if by_columns else tile_rows()
+
+
+def together(product: Product, split: Split, blocks: Blocks) -> int:
+    """How many blocks a thread computes at once, where graphc does it itself; else 0."""
+    if split.library != OWN:
+        return 0
+    size = blocks.size * (product.m if split.by_columns else product.n) * product.dtype.itemsize
+    return max(1, REGION // max(1, size))
+
+
+def usual_split(product: Product, libraries: Sequence[Library]) -> Split:
+    """What the first of the libraries does: graphc's own kernel where the result fills its tiles, or else the first
+    BLAS; and cuts of the longer side of the result, where there is enough work for several blocks.
     """
-    by_columns = product.n > product.m and product.epilogue != "rows"
-    fewest = FEWEST if product.batch == 1 and product.work >= WORTH_CUTTING else 1
-    splits = [Split(library.name, by_columns, parts) for parts in PARTS if fewest <= parts <= FINER * fewest]
-    if library.direct and product.work >= WORTH_CUTTING:
+    real = next(library for library in libraries if not library.own)
+    usual = _usual_of_blas(product, real)
+    if libraries[0].own:
+        least = DIRECT_FILLED if real.direct and _is_direct(product, usual) else FILLED
+        if _filled(product) >= least:
+            return Split(libraries[0].name, _by_columns(product), PARTS[-1] if _is_long(product) else 1)
+    return usual
+
+
+def _usual_of_blas(product: Product, library: Library) -> Split:
+    """BLAS rearranges an operand once for each block: few blocks, more only where it computes them directly then."""
+    fewest = FEWEST if product.batch == 1 and _is_long(product) else 1
+    parts = [parts for parts in PARTS if fewest <= parts <= FINER * fewest]
+    splits = [Split(library.name, _by_columns(product), number) for number in parts]
+    if library.direct and _is_long(product):
         return next((split for split in splits if _is_direct(product, split)), splits[0])
     return splits[0]
+
+
+def _by_columns(product: Product) -> bool:
+    return product.n > product.m and product.epilogue != "rows"
+
+
+def _is_long(product: Product) -> bool:
+    return product.work >= WORTH_CUTTING
+
+
+def _filled(product: Product) -> float:
+    """How much of the tiles of graphc's own kernel the result fills."""
+    rows, columns = tile_rows() // 2, vector_length(product.dtype.itemsize)
+    if product.m < 2 * rows or product.n < columns:
+        return 0.0
+    return product.m * product.n / (math.ceil(product.m / rows) * rows * math.ceil(product.n / columns) * columns)
 
 
 def _is_direct(product: Product, split: Split) -> bool:
@@ -102,15 +144,17 @@ def blocks_of(product: Product, split: Split) -> Blocks:
     longer = product.n if split.by_columns else product.m
     size = max(1, math.ceil(longer / split.parts))
     if split.parts > 1:
-        size = math.ceil(size / MULTIPLE) * MULTIPLE
+        multiple = _tile(product, split.by_columns) if split.library == OWN else MULTIPLE
+        size = math.ceil(size / multiple) * multiple
     per_matrix = max(1, math.ceil(longer / size))
     empty = product.m == 0 or (product.n == 0 and not product.epilogue)  # rows without columns still have sums
     return Blocks(size, per_matrix, split.by_columns, 0 if empty else product.batch * per_matrix)
 
 
 def gemm_words(
-    product: Product, blocks: Blocks, library: Library, leading: tuple[int, int], batch: Sequence[tuple[int, int, int]]
-) -> list[int]:
+    product: Product, split: Split, blocks: Blocks, library: Library, leading: tuple[int, int],
+    batch: Sequence[tuple[int, int, int]],
+) -> list[int]:  # fmt: skip
     """The argument words of a product but for its addresses. ``leading`` are the distances of both operands' rows,
     ``batch`` the extent and the steps in bytes of each batch axis from the innermost.
     """
@@ -120,6 +164,7 @@ def gemm_words(
         "m": product.m, "n": product.n, "k": product.k, "lda": leading[0], "ldb": leading[1],
         "block": blocks.size, "blocks_per_matrix": blocks.per_matrix, "by_columns": int(blocks.by_columns),
         "batch_axes": len(batch), "set_threads": library.set_threads,
+        "together": together(product, split, blocks),
     }  # fmt: skip
     return [words.get(name, 0) for name in GEMM_WORDS] + [word for axis in batch for word in axis]
 
@@ -129,7 +174,7 @@ class Splits:
 
     def __init__(self, libraries: Sequence[Library]) -> None:
         self.libraries = {library.name: library for library in libraries}
-        self._usual = libraries[0]
+        self._usual = tuple(libraries)
 
     def split(self, product: Product, kernel: int) -> Split:
         """The split of a product, whose kernel is at address ``kernel``."""

@@ -22,10 +22,11 @@ TIME_WORDS = 2  # seconds and nanoseconds
 # Words of a request: addresses and lengths of the table, the argument words and their patches; the addresses of
 # bases, control block, the word with the arena's address, and scalars; the steps to do; the numbers of arrays fed and
 # of arrays to fill, and the address of what is expected of them; the sizes of what comes before a Python object's own
-# members, and before a tuple's items; the type of arrays; whether each step has arrays of its own.
+# members, and before a tuple's items; the type of arrays; whether each step has arrays of its own; the address of the
+# threads' scratch memory, and the bytes of each.
 TABLE, CALLS, WORDS, PATCHES, PATCH_COUNT, BASES, CONTROL, ARENA_AT, SCALARS_AT = range(9)
-STEPS, FED, FILLED, EXPECTED, HEADER, ITEMS, ARRAY_TYPE, EACH = range(9, 17)
-REQUEST_WORDS = 17
+STEPS, FED, FILLED, EXPECTED, HEADER, ITEMS, ARRAY_TYPE, EACH, SCRATCH, SCRATCH_BYTES = range(9, 19)
+REQUEST_WORDS = 19
 # What is expected of an array that is fed: the base its address goes to, or -1; its dtype object; its rank, and its
 # extents. Of one to be filled there is the base alone.
 BASE, DTYPE, RANK, EXTENTS = range(4)
@@ -74,23 +75,23 @@ def prepare(request, feeds, outputs):
     return FINISHED
 
 
-def share(place, words, way):
+def share(place, words, scratch, way):
     """What one of the threads does of the row at address ``place``: blocks of a call, or calls of a wave."""
     row = ptr_int64(place)
     function, args, blocks, ways = row[FUNCTION], words + 8 * row[ARGUMENTS], row[BLOCKS], row[WAYS]
     if function != 0:
-        call_kernel(function, args, 0, blocks * way // ways, blocks * (way + 1) // ways)
+        call_kernel(function, args, scratch, blocks * way // ways, blocks * (way + 1) // ways)
         return
     shares = ptr_int64(args)
     for k in range(shares[way], shares[way + 1]):
         one = ptr_int64(place + 8 * COLUMNS * (k + 1))
-        call_kernel(one[FUNCTION], words + 8 * one[ARGUMENTS], 0, 0, one[BLOCKS])
+        call_kernel(one[FUNCTION], words + 8 * one[ARGUMENTS], scratch, 0, one[BLOCKS])
 
 
-def launch(place, words, ways):
-    """Have threads share the row at address ``place``."""
+def launch(place, words, scratch, each, ways):
+    """Have threads share the row at address ``place``; every one has ``each`` bytes of scratch memory."""
     for way in prange(ways):
-        share(place, words, int64(way))  # else compiled for unsigned integers, too
+        share(place, words, scratch + each * int64(way), int64(way))  # else compiled for unsigned integers, too
 
 
 def run(request, feeds, outputs):
@@ -127,9 +128,9 @@ def run(request, feeds, outputs):
             place = r[TABLE] + 8 * COLUMNS * at
             row = ptr_int64(place)
             if row[WAYS] > 1:
-                launch(place, words, row[WAYS])
+                launch(place, words, r[SCRATCH], r[SCRATCH_BYTES], row[WAYS])
             elif row[BLOCKS] > 0:
-                call_kernel(row[FUNCTION], words + 8 * row[ARGUMENTS], 0, 0, row[BLOCKS])
+                call_kernel(row[FUNCTION], words + 8 * row[ARGUMENTS], r[SCRATCH], 0, row[BLOCKS])
             if row[FUNCTION] == 0:
                 at += row[BLOCKS]
             if row[CHECK] != 0 and c[FAILED] != 0:

@@ -1,7 +1,8 @@
 """Numba's thread layer, and the thread count of the BLAS library.
 
-One thread pool does all the work: Numba's. BLAS is called on single blocks from its threads, so BLAS itself is told
-to use one thread while a session that uses it is open, and gets its own number back after the last one closes.
+One thread pool does all the work: Numba's. BLAS, where products call it, is called on single blocks from its threads,
+so BLAS itself is told to use one thread while a session that uses it is open, and gets its own number back after the
+last one closes.
 """
 
 from __future__ import annotations

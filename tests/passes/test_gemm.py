@@ -1,4 +1,4 @@
-"""Updates by a matrix product: when they become one BLAS call, with which transposes, and the numbers."""
+"""Updates by a matrix product: when they become one product, with which transposes, and the numbers."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import pytest
 import graphc
 from graphc.errors import DeviceError, SessionError
 from runtime import config
-from runtime.cpu import blas, cache, mkl_probe
+from runtime.cpu import blas, cache, microkernel, mkl_probe
 from runtime.cpu.fixed_kernels import gemm_source
 from runtime.cpu.products import Product, Split, blocks_of, gemm_words
 
@@ -59,15 +59,20 @@ def environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
 # What is found.
 
 
-@pytest.mark.parametrize("asked", [None, "", "auto", "scipy"])
-def test_scipy_is_called_where_there_is_no_mkl(
-    asked: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("asked", [None, "", "auto", "graphc", "scipy"])
+@pytest.mark.parametrize("fuses", [True, False])
+def test_own_kernel_and_scipy_where_there_is_no_mkl(
+    fuses: bool, asked: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The own kernel where the processor multiplies and adds in one operation, or where it is asked for."""
     environment(monkeypatch, tmp_path)
+    monkeypatch.setattr(microkernel, "fuses", lambda: fuses)
+    own = asked == "graphc" or (fuses and asked != "scipy")
     if asked is not None:
         monkeypatch.setenv("GRAPHC_BLAS", asked)
     for all_usable in (False, True):
-        assert [library.name for library in blas.libraries(all_usable=all_usable)] == ["scipy"]
+        found = [library.name for library in blas.libraries(all_usable=all_usable)]
+        assert found == (["graphc", "scipy"] if own else ["scipy"])
     product_of_session()
     assert not caplog.records
 
@@ -83,7 +88,7 @@ def test_mkl_asked_for_and_missing_is_an_error(monkeypatch: pytest.MonkeyPatch, 
 
 def test_unknown_choice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHC_BLAS", "openblas")
-    with pytest.raises(SessionError, match=r"GRAPHC_BLAS=openblas is not known; use one of auto, scipy, mkl"):
+    with pytest.raises(SessionError, match=r"GRAPHC_BLAS=openblas is not known; use one of auto, graphc, scipy, mkl"):
         graphc.Session()
 
 
@@ -251,8 +256,8 @@ def test_kernel_limits_threads_while_it_multiplies_and_restores() -> None:
     kernel = cache.kernel_cache.get(name, lambda: text.replace("{name}", name), cache.Counters())
     for sets, expected in ((True, 1), (False, 7)):
         library = blas.Library("fake", addresses[0], addresses[1], addresses[2] if sets else 0)
-        blocks = blocks_of(product, Split("fake", by_columns=False, parts=2))
-        words = np.array(gemm_words(product, blocks, library, (3, 5), []), np.int64)
+        split = Split("fake", by_columns=False, parts=2)
+        words = np.array(gemm_words(product, split, blocks_of(product, split), library, (3, 5), []), np.int64)
         calls.clear()
         ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(kernel.address)(words.ctypes.data, 0, 0, 2)
         multiplied = [("gemm", expected, 4)] * 2
@@ -274,20 +279,20 @@ def test_show_config_says_which_blas_and_its_threads(capsys: pytest.CaptureFixtu
 def test_mkl_works(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mkl_probe.fault(MKL) == ""
     assert re.fullmatch(r"\d{4}\.\d+(\.\d+)?", mkl_probe.version(MKL))
-    assert sorted(library.name for library in blas.libraries(all_usable=True)) == ["mkl", "scipy"]
+    assert sorted(library.name for library in blas.libraries(all_usable=True)) == ["graphc", "mkl", "scipy"]
     monkeypatch.setenv("GRAPHC_BLAS", "mkl")
     assert [library.name for library in blas.libraries(all_usable=True)] == ["mkl"]
     product_of_session()
 
 
 @needs_mkl
-@pytest.mark.parametrize(("processor", "first"), [("znver4", "scipy"), ("sapphirerapids", "mkl")])
+@pytest.mark.parametrize(("processor", "first"), [("znver4", ["graphc", "scipy"]), ("sapphirerapids", ["mkl"])])
 def test_mkl_comes_first_on_the_processors_it_was_made_for(
-    processor: str, first: str, monkeypatch: pytest.MonkeyPatch
+    processor: str, first: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: processor)
-    assert [library.name for library in blas.libraries()] == [first]
-    assert blas.libraries(all_usable=True)[0].name == first
+    assert [library.name for library in blas.libraries()] == first
+    assert blas.libraries(all_usable=True)[0].name == first[0]
 
 
 @needs_mkl
@@ -301,7 +306,7 @@ logging.getLogger("graphc.blas").addHandler(type("H", (logging.Handler,), {"emit
 with graphc.Session() as session:
     assert session.run(graphc.sum(graphc.constant(np.ones((3, 3))) @ np.ones((3, 3)))) == 27.0
 assert len(records) == 1 and "64-bit integers" in records[0].getMessage(), records
-assert [library.name for library in blas.libraries()] == ["scipy"]
+assert [library.name for library in blas.libraries()] == ["graphc", "scipy"]
 """
     python(code, MKL_INTERFACE_LAYER="ILP64")
 
