@@ -50,8 +50,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class KernelNote:
-    """One kernel: ``lines`` of the user's that it computes, the ``ops`` in it, "forward", "backward" or "update", its
-    grid, its memory traffic, and who reads what it makes.
+    """One kernel: ``lines`` of the user's that it computes, the ``ops`` in it, those of them that compute ``again``
+    what was not kept, "forward", "backward" or "update", its grid, its memory traffic, and who reads what it makes.
 
     ``flops`` are floating-point operations, where every arithmetic operation is one, however dear, a fused
     multiply-add two, and a matrix product 2 m n k; None where the kernel is a routine that does not say. Numbers are
@@ -63,6 +63,7 @@ class KernelNote:
     role: str
     lines: tuple[Location, ...]
     ops: tuple[str, ...]
+    again: tuple[str, ...]
     axes: tuple[Axis, ...]
     reads: tuple[Traffic, ...]
     writes: tuple[Traffic, ...]
@@ -90,6 +91,7 @@ class KernelNote:
         ratio = "" if self.intensity is None else f", {self.intensity:.2g} flop/B"
         lines = [
             f"{places(self.lines)}: {named(self.ops)}",
+            *([f"computed again rather than kept: {named(self.again)}"] if self.again else []),
             f"reads {amount(self.bytes_read, 'B')}: {_listed(self.reads)}",
             f"writes {amount(self.bytes_written, 'B')}: {_listed(self.writes)}",
             *_readers(self.neighbours),
@@ -142,7 +144,8 @@ class _Notes:
             axes, flops = _MODELS.get(type(call), _opaque)(self, call)
             yield KernelNote(
                 number, call.label, _role(nodes), lines_of(nodes), tuple(n.op.name for n in nodes if n.outputs),
-                tuple(axes), self._traffic(call.reads, nodes), self._traffic(call.writes, nodes), flops,
+                tuple(n.op.name for n in nodes if n in self._program.again), tuple(axes),
+                self._traffic(call.reads, nodes), self._traffic(call.writes, nodes), flops,
                 tuple(self._neighbours(number, call)),
             )  # fmt: skip
 

@@ -71,6 +71,7 @@ class Fusion:
         self._through_memory: dict[Tensor, set[int]] = {}
         self._pieces: dict[Node, list[tuple[Tensor, int]]] = {}
         self._duplicated: dict[Node, int] = {}
+        self._waiting: dict[Node, list[int]] = {}  # units that come after that of a node
 
     def run(self) -> Fused:
         """Visit all nodes, readers first."""
@@ -81,6 +82,7 @@ class Fusion:
                 self._alone(node)
             elif node.op.kind is Kind.CONCAT:
                 self._concatenate(node)
+            self._let_wait(node)
         return self._merged()
 
     def _merged(self) -> Fused:
@@ -196,6 +198,17 @@ class Fusion:
         unit = self._unit(cluster, units)
         self._of[node] = {unit}
         self._add(node, unit)
+        if tensor in self._graph.after:
+            behind = self._graph.after[tensor].node
+            self._waiting.setdefault(behind, []).append(unit)
+            self._let_wait(behind)
+
+    def _let_wait(self, node: Node) -> None:
+        """Put the units that compute something again behind that of ``node``, once it has one."""
+        if node in self._waiting and node in self._of:
+            for waiting in self._waiting.pop(node):
+                for unit in self._of[node] - {waiting}:
+                    self._order.connect(unit, [waiting])
 
     def _add(self, node: Node, unit: int) -> None:
         """Put ``node`` in the cluster numbered ``unit``, and note under which maps its inputs are needed."""

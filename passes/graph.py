@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphc.node import Node, Tensor
@@ -17,10 +17,13 @@ from graphc.node import Node, Tensor
 
 @dataclass(frozen=True)
 class Graph:
-    """Fetched tensors, and the ``assign`` nodes whose updates take effect at the end of a run."""
+    """Fetched tensors, and the ``assign`` nodes whose updates take effect at the end of a run. ``after`` has, for
+    tensors that are computed a second time, what must be there before.
+    """
 
     outputs: tuple[Tensor, ...]
     updates: tuple[Node, ...] = ()
+    after: Mapping[Tensor, Tensor] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:

@@ -326,7 +326,7 @@ class KernelBuilder:
         )  # fmt: skip
         axes = tuple(_group_extent(g, extents, self._canonical) for g in groups)
         scalars = tuple(self._canonical(e) for e in emitter.extents)
-        nodes = tuple(self._cluster.nodes)
+        nodes = tuple(self._cluster.nodes or [t.node for t in self._cluster.totals])  # sums of what others made
         return LoopCall(kernel, tuple(operands), axes, scalars, _label(nodes), nodes, tuple(emitter.guards))
 
     def _loop_order(self, axes: Sequence[int], extents: Sequence[Any]) -> list[int]:

@@ -36,6 +36,7 @@ from passes.program import (
     Unfused,
     epilogue_of,
 )
+from passes.rematerialise import needs_less, rematerialised
 from passes.schedule import schedule
 
 _LEAF_KINDS = {
@@ -46,7 +47,21 @@ _LEAF_KINDS = {
 
 def lower(graph: Graph, unifier: Unifier | None = None) -> Program:
     """The program that computes ``graph``. ``unifier`` holds what is known of symbolic extents."""
-    return _Lowering(graph, unifier or Unifier()).program()
+    return lowered(graph, unifier)[1]
+
+
+def lowered(graph: Graph, unifier: Unifier | None = None) -> tuple[Graph, Program]:
+    """The same program, and the graph of its nodes: ``graph``, or one that computes some values again if its program
+    needs less memory.
+    """
+    unifier = unifier or Unifier()
+    program = _Lowering(graph, unifier).program()
+    other = rematerialised(graph, program)
+    if other is not None:
+        smaller = _Lowering(other, unifier).program()
+        if needs_less(smaller, program):
+            return other, smaller
+    return graph, program
 
 
 class _Lowering:
@@ -79,7 +94,8 @@ class _Lowering:
         ]
         ordered = schedule([*calls, *self._copies], final, self._graph, self._canonical)
         unfused = self._unfused(by_unit, ordered)
-        return Program(tuple(self._buffers), tuple(ordered), tuple(outputs), dict(self._constants), unfused)
+        again = frozenset(t.node for t in self._graph.after)
+        return Program(tuple(self._buffers), tuple(ordered), tuple(outputs), dict(self._constants), unfused, again)
 
     def _unfused(self, by_unit: Sequence[Sequence[Call]], ordered: Sequence[Call]) -> tuple[Unfused, ...]:
         """Why neighbours among the calls stayed apart."""

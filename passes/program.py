@@ -164,13 +164,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Program:
-    """Calls in order. Everything a device needs; nothing about one."""
+    """Calls in order. Everything a device needs; nothing about one. ``again`` are nodes that compute once more what
+    another one has computed, and nobody kept.
+    """
 
     buffers: tuple[Buffer, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Output, ...]
     constants: Mapping[int, np.ndarray[Any, Any]] = field(default_factory=dict)
     unfused: tuple[Unfused, ...] = ()
+    again: frozenset[Node] = frozenset()
 
     @property
     def kernels(self) -> tuple[Call, ...]:

@@ -34,17 +34,26 @@ def schedule(calls: Sequence[Call], final: Sequence[CopyCall], graph: Graph, can
     with their epilogues.
     """
     everything: list[Call] = [*calls, *final]
-    everything = join_epilogues(everything, _constraints(everything), canonical)
-    after, priority = _constraints(everything), _priorities(everything, graph)
-    sizes = {buffer: _assumed_bytes(buffer) for call in everything for buffer in temporaries(call)}
+    everything = join_epilogues(everything, _constraints(everything, graph), canonical)
+    after, priority = _constraints(everything, graph), _priorities(everything, graph)
+    sizes = _sizes(everything)
     orders = [
         [everything[i] for i in _ordered(after, priority, _Room(everything, known))]
         for known in (sizes, dict.fromkeys(sizes, 0))  # the second is the order of the graph
     ]
-    return min(orders, key=lambda order: largest_live(lifetimes(order, one_by_one(order)), sizes))
+    return min(orders, key=assumed_peak)
 
 
-def _constraints(everything: Sequence[Call]) -> list[set[int]]:
+def assumed_peak(order: Sequence[Call], unknown: int = ASSUMED) -> int:
+    """The most that lives at one time, in bytes, where every extent that is not known is ``unknown``."""
+    return largest_live(lifetimes(order, one_by_one(order)), _sizes(order, unknown))
+
+
+def _sizes(calls: Sequence[Call], unknown: int = ASSUMED) -> dict[Buffer, int]:
+    return {buffer: assumed_bytes(buffer, unknown) for call in calls for buffer in temporaries(call)}
+
+
+def _constraints(everything: Sequence[Call], graph: Graph) -> list[set[int]]:
     """For each call, the calls that must come after it."""
     after: list[set[int]] = [set() for _ in everything]
     writers: dict[Buffer, list[int]] = {}
@@ -69,7 +78,30 @@ def _constraints(everything: Sequence[Call]) -> list[set[int]]:
                 after[i].update(adding[position + 1 :])
             for i in who:
                 after[i].update(r for r in readers.get(buffer, []) if r not in who)
+    if graph.after:
+        _keep_late(graph, writers, after)
     return after
+
+
+def _keep_late(graph: Graph, writers: Mapping[Buffer, Sequence[int]], after: list[set[int]]) -> None:
+    """What is computed again comes behind what its readers wait for anyway, where that leads to no circle."""
+    makers = {buffer.tensor: who for buffer, who in writers.items() if buffer.tensor is not None}
+    for tensor, behind in graph.after.items():
+        for first in makers.get(behind, ()):
+            for second in makers.get(tensor, ()):
+                if first != second and not _leads_to(second, first, after):
+                    after[first].add(second)
+
+
+def _leads_to(start: int, end: int, after: Sequence[set[int]]) -> bool:
+    pending, seen = [start], {start}
+    while pending:
+        fresh = after[pending.pop()] - seen
+        if end in fresh:
+            return True
+        seen |= fresh
+        pending += fresh
+    return False
 
 
 def _order_overwrite(writer: int, readers: Sequence[int], fallible: Sequence[int], after: list[set[int]]) -> None:
@@ -151,23 +183,29 @@ class _Room:
         return better
 
 
-def _assumed_bytes(buffer: Buffer) -> int:
-    count = math.prod(max(0.0, _assumed(extent)) for extent in buffer.shape)
-    return rounded(round(count) * buffer.dtype.itemsize * (PARTS if buffer.kind == "partial" else 1))
+def assumed_bytes(buffer: Buffer, unknown: int = ASSUMED) -> int:
+    """The size of a buffer of assumed extents."""
+    parts = PARTS if buffer.kind == "partial" else 1
+    return rounded(assumed_size(buffer.shape, unknown) * buffer.dtype.itemsize * parts)
 
 
-def _assumed(extent: Extent) -> float:
+def assumed_size(shape: Sequence[Extent], unknown: int = ASSUMED) -> int:
+    """Elements of a tensor of assumed extents."""
+    return round(math.prod(max(0.0, _assumed(extent, unknown)) for extent in shape))
+
+
+def _assumed(extent: Extent, unknown: int) -> float:
     """The extent, roughly: assumed numbers need not divide each other as those of a run do."""
     if not isinstance(extent, Dim):
         return extent
-    terms = (coefficient * math.prod(_assumed_atom(a) ** p for a, p in atoms) for atoms, coefficient in extent.terms)
-    return sum(terms)
+    terms = extent.terms
+    return sum(c * math.prod(_assumed_atom(a, unknown) ** p for a, p in atoms) for atoms, c in terms)
 
 
-def _assumed_atom(atom: Symbol | Quotient | Floor | Minimum) -> float:
+def _assumed_atom(atom: Symbol | Quotient | Floor | Minimum, unknown: int) -> float:
     if isinstance(atom, Symbol):
-        return ASSUMED
+        return unknown
     if isinstance(atom, Minimum):
-        return min(_assumed(e) for e in atom.extents)
-    divisor = atom.divisor if isinstance(atom, Floor) else _assumed(atom.denominator)
-    return _assumed(atom.numerator) / max(divisor, 1.0)
+        return min(_assumed(e, unknown) for e in atom.extents)
+    divisor = atom.divisor if isinstance(atom, Floor) else _assumed(atom.denominator, unknown)
+    return _assumed(atom.numerator, unknown) / max(divisor, 1.0)

@@ -127,7 +127,7 @@ def _at_stage(graph: Graph, stage: str) -> tuple[Graph, Sequence[Any]]:
 
 
 def _kernels(graph: Graph) -> tuple[Graph, Sequence[Any]]:
-    from passes.lower import lower
+    from passes.lower import lowered
     from passes.pipeline import optimize
 
     unifier = Unifier()
@@ -136,8 +136,8 @@ def _kernels(graph: Graph) -> tuple[Graph, Sequence[Any]]:
             if b is None:
                 continue
             unifier.unify(a, b)
-    optimized = optimize(graph, None, unifier)
-    return optimized, lower(optimized, unifier).kernels
+    final, program = lowered(optimize(graph, None, unifier), unifier)
+    return final, program.kernels
 
 
 def _losses(written: Graph, graph: Graph) -> set[Tensor]:
