@@ -1,10 +1,11 @@
-"""What this machine is, and how fast it multiplies and copies: a rate of sgemm and rates of copying.
+"""What this machine is, and how fast it multiplies and copies: a rate of float32 products and rates of copying.
 
 python -m benchmarks.machine THREADS
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import platform
@@ -18,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+import graphc
 from benchmarks.process import settle
 
+Array = np.ndarray[Any, Any]
 GEMM_SIZES = (512, 768, 1024, 1536, 2048)
 COPY_BYTES = tuple(2**p for p in (20, 22, 24, 26, 28))  # read and written together
 SECONDS, CALLS = 0.25, 5  # for each size, at least
@@ -45,20 +48,32 @@ def slug(found: Mapping[str, str]) -> str:
 
 
 def measure(threads: int) -> dict[str, Any]:
-    """The highest rate of SciPy's sgemm over square sizes, in operations a second, and [bytes, bytes a second] of
-    copies, where bytes are those read and those written.
+    """The highest rate of products over square sizes, by SciPy's sgemm or by graphc, in operations a second, and
+    [bytes, bytes a second] of copies, where bytes are those read and those written.
     """
     from scipy.linalg.blas import sgemm
 
-    rng = np.random.default_rng(0)
-    gemm = 0.0
-    for n in GEMM_SIZES:
-        a, b = (np.asfortranarray(rng.standard_normal((n, n), dtype=np.float32)) for _ in range(2))
-        c = np.zeros((n, n), np.float32, order="F")
-        gemm = max(gemm, 2 * n**3 / _fastest(lambda: sgemm(1.0, a, b, c=c, overwrite_c=True)))  # noqa: B023
+    def by_scipy(a: Array, b: Array, c: Array) -> object:
+        return sgemm(1.0, a, b, c=c, overwrite_c=True)
+
+    gemm = _rate(by_scipy)
+    x, y = graphc.placeholder((None, None), name="x"), graphc.placeholder((None, None), name="y")
+    with graphc.Session(threads=threads) as session:  # which has BLAS use one thread
+        product = session.compile(x @ y, feeds=[x, y])
+        gemm = max(gemm, _rate(lambda a, b, c: product(a.T, b.T)))
     with ThreadPoolExecutor(threads) as pool:
         copies = [[size, size / _fastest(_copier(size, threads, pool))] for size in COPY_BYTES]
     return {"gemm": gemm, "copy": copies}
+
+
+def _rate(multiply: Callable[[Array, Array, Array], object]) -> float:
+    """The highest rate of ``multiply(a, b, c)``, square matrices of GEMM_SIZES in Fortran's order."""
+    rng, found = np.random.default_rng(0), 0.0
+    for n in GEMM_SIZES:
+        a, b = (np.asfortranarray(rng.standard_normal((n, n), dtype=np.float32)) for _ in range(2))
+        c = np.zeros((n, n), np.float32, order="F")
+        found = max(found, 2 * n**3 / _fastest(functools.partial(multiply, a, b, c)))
+    return found
 
 
 def _copier(size: int, threads: int, pool: ThreadPoolExecutor) -> Callable[[], object]:

@@ -191,7 +191,7 @@ def caption(record: Record) -> str:
     return (
         f"`{record['command']}` on {record['date'][:10]}: {cpu['model']} (family {cpu['family']}, model "
         f"{cpu['number']}), {record['threads']} threads, float32; {sides}; Python {ours.get('python')}, BLAS of graphc "
-        f"{ours.get('blas')}. Rates of the floor: sgemm {rates['gemm'] / 1e9:.0f} Gflop/s, copies "
+        f"{ours.get('blas')}. Rates of the floor: products {rates['gemm'] / 1e9:.0f} Gflop/s, copies "
         f"{memory / 1e9:.0f} GB/s in memory, up to {fastest / 1e9:.0f} GB/s in caches. Times are minima; `/` is "
         f"graphc's minimum divided by the other's: below 1, graphc is faster.\n"
     )

@@ -9,7 +9,7 @@ from graphc.dtypes import DType
 from passes.loop_ir import Instr, LoopKernel
 from runtime.cpu import scalars
 from runtime.cpu.layout import layout_of
-from runtime.cpu.streaming import streamed
+from runtime.cpu.streaming import kept, streamed
 from runtime.cpu.tiling import WIDE, tiled
 
 
@@ -31,7 +31,7 @@ class InstructionPrinter:
             self.outer.pop()
         self.reduced = [a for a, r in enumerate(roles) if r == "r"]
         self.last = len(roles) - 1
-        self.streamed = streamed(kernel)
+        self.streamed, self.kept = streamed(kernel), kept(kernel)
         self.tiled = tiled(kernel)
 
     def line(self, text: str) -> None:
@@ -131,6 +131,8 @@ class InstructionPrinter:
         """Pointer and index of an argument's element."""
         if number in self.tiled:
             return f"tile{number}", f"r * {WIDE} + {indices[self.last]} - c_tile"
+        if number in self.kept:
+            return f"o{number}", indices[self.last]
         if number in self.streamed:
             return f"o{number}", f"{indices[self.last]} - strip"
         return f"p{number}", self._offset(number, indices)

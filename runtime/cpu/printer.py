@@ -23,7 +23,7 @@ from runtime.cpu import scalars
 from runtime.cpu.costs import cost_of
 from runtime.cpu.instructions import InstructionPrinter
 from runtime.cpu.scalars import LANES
-from runtime.cpu.streaming import CHEAP, STRIP
+from runtime.cpu.streaming import CHEAP, ROW, STRIP
 from runtime.cpu.tiling import DEEP, WIDE
 
 COLUMNS = 4096  # columns at most that a block of a reduction over outer axes adds up at a time
@@ -90,6 +90,10 @@ class _Printer(InstructionPrinter):
             dtype = kernel.args[number].dtype
             self.line(f"f{number} = w[{layout.flush[number]}]")
             self.line(f"b{number} = address(stack({scalars.stored(scalars.zero(dtype), dtype)}, {STRIP}))")
+        for number in self.kept:
+            dtype = kernel.args[number].dtype
+            self.line(f"f{number} = w[{layout.flush[number]}] if n{self.last} <= {ROW} else int64(0)")
+            self.line(f"b{number} = address(stack({scalars.stored(scalars.zero(dtype), dtype)}, {ROW}))")
         for number in self.tiled:
             dtype = kernel.args[number].dtype
             self.line(f"tile{number} = stack({scalars.stored(scalars.zero(dtype), dtype)}, {DEEP * WIDE})")
@@ -175,8 +179,24 @@ class _Printer(InstructionPrinter):
             self.line(f"r_hi = n{self.last}")
 
     def _row(self, outer: dict[int, str]) -> None:
+        for n in self.kept:
+            self._target(n, {**outer, self.last: "0"})
         for stage in self.kernel.numbered:
             self._stage(list(stage), outer)
+        for n in self.kept:
+            self._flush(n, f"n{self.last}")
+
+    def _target(self, number: int, indices: dict[int, str]) -> None:
+        """``o``, where a result is written: its place in memory, ``d``, or the buffer that is flushed to it."""
+        element = scalars.storage(self.kernel.args[number].dtype)
+        offset, size = self._offset(number, indices), self.kernel.args[number].dtype.itemsize
+        self.line(f"d{number} = w[{self.layout.address[number]}] + ({offset}) * {size}")
+        self.line(f"o{number} = ptr_{element}(select(f{number} != 0, b{number}, d{number}))")
+
+    def _flush(self, number: int, count: str) -> None:
+        with self.block(f"if f{number} != 0:"):
+            size = self.kernel.args[number].dtype.itemsize
+            self.line(f"call_kernel(f{number}, d{number}, b{number}, 0, {count} * {size})")
 
     def _tiles(self, total: str) -> None:
         """Rows and columns in tiles. The rows of one have all outer indices but the last in common."""
@@ -208,18 +228,13 @@ class _Printer(InstructionPrinter):
         if not stored:
             yield lo, hi
             return
-        size = {n: self.kernel.args[n].dtype.itemsize for n in stored}
         with self.block(f"for strip in range({lo}, {hi}, {STRIP}):"):
             self.line(f"strip_end = min(strip + {STRIP}, {hi})")
             for n in stored:
-                offset = self._offset(n, {**indices, self.last: "strip"})
-                self.line(f"d{n} = w[{self.layout.address[n]}] + ({offset}) * {size[n]}")
-                element = scalars.storage(self.kernel.args[n].dtype)
-                self.line(f"o{n} = ptr_{element}(select(f{n} != 0, b{n}, d{n}))")
+                self._target(n, {**indices, self.last: "strip"})
             yield "strip", "strip_end"
             for n in stored:
-                with self.block(f"if f{n} != 0:"):
-                    self.line(f"call_kernel(f{n}, d{n}, b{n}, 0, (strip_end - strip) * {size[n]})")
+                self._flush(n, "(strip_end - strip)")
 
     # One stage.
 

@@ -61,6 +61,11 @@ def test_elementwise(size: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> 
     same([other, graphc.equal(x, other)], {x: values}, monkeypatch)
 
 
+def cross_entropy(x: graphc.Tensor) -> list[graphc.Tensor]:
+    loss = -graphc.mean(graphc.log_softmax(x, 1)[:, 0])
+    return [loss, graphc.gradients(loss, [x])[0]]
+
+
 ROWS: dict[str, Callable[[graphc.Tensor], Any]] = {
     "broadcast": lambda x: x + graphc.arange(x.shape[1], dtype="float32"),
     "slices": lambda x: [x[1:, 1:] * 2, x[:, ::-1] * 2],
@@ -68,6 +73,8 @@ ROWS: dict[str, Callable[[graphc.Tensor], Any]] = {
     "transposed": lambda x: [graphc.matrix_transpose(x) + 1],
     "norm and gradients": lambda x: [graphc.nn.layer_norm(x), x - graphc.mean(x, 1, keepdims=True)],
     "softmax": lambda x: [graphc.softmax(x), graphc.softmax(x, 0)],
+    "softmax and its sum": lambda x: [graphc.softmax(x * 2), graphc.sum(graphc.softmax(x * 2) * x, 1)],
+    "log softmax and its gradient": lambda x: cross_entropy(x),
     "running sum": lambda x: [graphc.cumulative_sum(x, axis=1) + 1],
     "sums beside results": lambda x: [x * 3, graphc.sum(x * 3, 0), graphc.sum(x * 3, 1), graphc.sum(x * 3)],
 }
@@ -113,6 +120,23 @@ def test_only_what_waits_for_memory_is_streamed() -> None:
     assert streamed_arguments(graphc.tanh(x)) == [0]  # arithmetic hides the stores
     assert streamed_arguments(graphc.softmax(x)) == [0]  # the row is read again where it was written
     assert streamed_arguments(graphc.sum(x, 1)) == [0]
+
+
+def test_rows_that_are_read_again_wait_on_the_stack() -> None:
+    """The exponentials of a softmax; not those of columns, nor an input that is overwritten."""
+
+    def waiting(fetches: Any) -> int:
+        with graphc.Session() as session:
+            calls = [c for c in session.compile(fetches).kernels if isinstance(c, LoopCall)]
+        return sum(len(streaming.kept(c.kernel)) for c in calls)
+
+    x = graphc.placeholder((None, 64), name="x")
+    w = graphc.parameter(np.ones((30, 40), F32), name="w")
+    assert waiting(graphc.softmax(x)) == 1
+    assert waiting(cross_entropy(x)) == 1
+    assert waiting(graphc.softmax(x, 0)) == 0
+    assert waiting(graphc.tanh(x)) == 0
+    assert waiting(graphc.assign(w, w / graphc.sum(w, 1, keepdims=True))) == 0
 
 
 def test_small_results_stay_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
