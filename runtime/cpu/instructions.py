@@ -9,7 +9,7 @@ from graphc.dtypes import DType
 from passes.loop_ir import Instr, LoopKernel
 from runtime.cpu import scalars
 from runtime.cpu.layout import layout_of
-from runtime.cpu.streaming import kept, streamed
+from runtime.cpu.streaming import streamed
 from runtime.cpu.tiling import WIDE, tiled
 
 
@@ -24,6 +24,7 @@ class InstructionPrinter:
         self.levels = kernel.levels
         self.dtypes: dict[int, DType] = {n: i.dtype for stage in kernel.numbered for n, i in stage}
         self.hoisted: set[int] = set()
+        self.known: dict[int, int] = {}  # values that are equal to others, in the loop that is being written
         roles = kernel.roles
         self.columns = roles.endswith("p")
         self.outer = [a for a, r in enumerate(roles) if r == "p"]
@@ -31,7 +32,7 @@ class InstructionPrinter:
             self.outer.pop()
         self.reduced = [a for a, r in enumerate(roles) if r == "r"]
         self.last = len(roles) - 1
-        self.streamed, self.kept = streamed(kernel), kept(kernel)
+        self.streamed = streamed(kernel)
         self.tiled = tiled(kernel)
 
     def line(self, text: str) -> None:
@@ -81,7 +82,9 @@ class InstructionPrinter:
 
     def _instruction(self, number: int, instr: Instr, indices: dict[int, str]) -> None:
         args = [self._operand(a) for a in instr.args]
-        if instr.op == "load":
+        if number in self.known:
+            text = self._operand(self.known[number])
+        elif instr.op == "load":
             pointer, place = self._place(instr.attr, indices)
             text = scalars.load(pointer, args[0] if args else place, instr.dtype)
             if len(args) == 2:  # a branch: what the mask excludes must not be read
@@ -131,8 +134,6 @@ class InstructionPrinter:
         """Pointer and index of an argument's element."""
         if number in self.tiled:
             return f"tile{number}", f"r * {WIDE} + {indices[self.last]} - c_tile"
-        if number in self.kept:
-            return f"o{number}", indices[self.last]
         if number in self.streamed:
             return f"o{number}", f"{indices[self.last]} - strip"
         return f"p{number}", self._offset(number, indices)

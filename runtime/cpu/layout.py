@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from passes.loop_ir import LoopKernel
-from runtime.cpu.streaming import kept, streamed
+from runtime.cpu.streaming import streamed
 
 GRID = 4  # rows per block, columns per block, column blocks, and the reduced range per split
 
@@ -46,7 +46,7 @@ def layout_of(kernel: LoopKernel) -> Layout:
         if arg.per_split:
             split_stride[number] = place
             place += 1
-        if number in streamed(kernel) or number in kept(kernel):
+        if number in streamed(kernel):
             flush[number] = place
             place += 1
     extents, place = place, place + kernel.extents

@@ -22,8 +22,9 @@ from passes.loop_ir import Instr, LoopKernel
 from runtime.cpu import scalars
 from runtime.cpu.costs import cost_of
 from runtime.cpu.instructions import InstructionPrinter
+from runtime.cpu.peeling import elsewhere, one_place
 from runtime.cpu.scalars import LANES
-from runtime.cpu.streaming import CHEAP, ROW, STRIP
+from runtime.cpu.streaming import CHEAP, STRIP
 from runtime.cpu.tiling import DEEP, WIDE
 
 COLUMNS = 4096  # columns at most that a block of a reduction over outer axes adds up at a time
@@ -90,10 +91,6 @@ class _Printer(InstructionPrinter):
             dtype = kernel.args[number].dtype
             self.line(f"f{number} = w[{layout.flush[number]}]")
             self.line(f"b{number} = address(stack({scalars.stored(scalars.zero(dtype), dtype)}, {STRIP}))")
-        for number in self.kept:
-            dtype = kernel.args[number].dtype
-            self.line(f"f{number} = w[{layout.flush[number]}] if n{self.last} <= {ROW} else int64(0)")
-            self.line(f"b{number} = address(stack({scalars.stored(scalars.zero(dtype), dtype)}, {ROW}))")
         for number in self.tiled:
             dtype = kernel.args[number].dtype
             self.line(f"tile{number} = stack({scalars.stored(scalars.zero(dtype), dtype)}, {DEEP * WIDE})")
@@ -179,24 +176,8 @@ class _Printer(InstructionPrinter):
             self.line(f"r_hi = n{self.last}")
 
     def _row(self, outer: dict[int, str]) -> None:
-        for n in self.kept:
-            self._target(n, {**outer, self.last: "0"})
         for stage in self.kernel.numbered:
             self._stage(list(stage), outer)
-        for n in self.kept:
-            self._flush(n, f"n{self.last}")
-
-    def _target(self, number: int, indices: dict[int, str]) -> None:
-        """``o``, where a result is written: its place in memory, ``d``, or the buffer that is flushed to it."""
-        element = scalars.storage(self.kernel.args[number].dtype)
-        offset, size = self._offset(number, indices), self.kernel.args[number].dtype.itemsize
-        self.line(f"d{number} = w[{self.layout.address[number]}] + ({offset}) * {size}")
-        self.line(f"o{number} = ptr_{element}(select(f{number} != 0, b{number}, d{number}))")
-
-    def _flush(self, number: int, count: str) -> None:
-        with self.block(f"if f{number} != 0:"):
-            size = self.kernel.args[number].dtype.itemsize
-            self.line(f"call_kernel(f{number}, d{number}, b{number}, 0, {count} * {size})")
 
     def _tiles(self, total: str) -> None:
         """Rows and columns in tiles. The rows of one have all outer indices but the last in common."""
@@ -228,13 +209,18 @@ class _Printer(InstructionPrinter):
         if not stored:
             yield lo, hi
             return
+        size = {n: self.kernel.args[n].dtype.itemsize for n in stored}
         with self.block(f"for strip in range({lo}, {hi}, {STRIP}):"):
             self.line(f"strip_end = min(strip + {STRIP}, {hi})")
             for n in stored:
-                self._target(n, {**indices, self.last: "strip"})
+                offset = self._offset(n, {**indices, self.last: "strip"})
+                self.line(f"d{n} = w[{self.layout.address[n]}] + ({offset}) * {size[n]}")
+                element = scalars.storage(self.kernel.args[n].dtype)
+                self.line(f"o{n} = ptr_{element}(select(f{n} != 0, b{n}, d{n}))")
             yield "strip", "strip_end"
             for n in stored:
-                self._flush(n, "(strip_end - strip)")
+                with self.block(f"if f{n} != 0:"):
+                    self.line(f"call_kernel(f{n}, d{n}, b{n}, 0, (strip_end - strip) * {size[n]})")
 
     # One stage.
 
@@ -317,7 +303,12 @@ class _Printer(InstructionPrinter):
         lo: str = "r_lo",
     ) -> None:  # fmt: skip
         if not reductions:
-            self._along(inner, lo, "r_hi", indices)
+            place = one_place(self.kernel, inner)
+            stored = {i.attr for _, i in inner if i.op == "store"}
+            if place is None or any(n in self.streamed or self.kernel.args[n].combine for n in stored):
+                self._along(inner, lo, "r_hi", indices)
+            else:
+                self._peeled(inner, place, lo, indices)
             return
         with (
             self._strips(inner, lo, "r_hi", indices) as (first, end),
@@ -327,6 +318,26 @@ class _Printer(InstructionPrinter):
             self.line("j = base + l")
             self._instructions(inner, {**indices, self.last: "j"})
             self._accumulate(reductions)
+
+    def _peeled(self, inner: Sequence[tuple[int, Instr]], place: int, lo: str, indices: dict[int, str]) -> None:
+        """A row with one place that differs (peeling.py): its element is computed before the row, which may overwrite
+        what it is made of, and written after it.
+        """
+        stores = [(n, i) for n, i in inner if i.op == "store"]
+        there, inside = {**indices, self.last: f"v{place}"}, f"if {lo} <= v{place} and v{place} < r_hi:"
+        for n, instr in stores:
+            self.line(f"one{n} = {scalars.zero(instr.dtype)}")
+        with self.block(inside):
+            self._instructions([(n, i) for n, i in inner if i.op != "store"], there)
+            for n, instr in stores:
+                self.line(f"one{n} = {self._operand(instr.args[0])}")
+        self.known = elsewhere(self.kernel, inner, place)
+        self._along(inner, lo, "r_hi", indices)
+        self.known = {}
+        with self.block(inside):
+            for n, instr in stores:
+                pointer, index = self._place(instr.attr, there)
+                self.line(f"{pointer}[{index}] = {scalars.stored(f'one{n}', instr.dtype)}")
 
     def _accumulate(self, reductions: Sequence[tuple[int, Instr]]) -> None:
         for number, instr in reductions:

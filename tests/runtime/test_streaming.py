@@ -122,23 +122,6 @@ def test_only_what_waits_for_memory_is_streamed() -> None:
     assert streamed_arguments(graphc.sum(x, 1)) == [0]
 
 
-def test_rows_that_are_read_again_wait_on_the_stack() -> None:
-    """The exponentials of a softmax; not those of columns, nor an input that is overwritten."""
-
-    def waiting(fetches: Any) -> int:
-        with graphc.Session() as session:
-            calls = [c for c in session.compile(fetches).kernels if isinstance(c, LoopCall)]
-        return sum(len(streaming.kept(c.kernel)) for c in calls)
-
-    x = graphc.placeholder((None, 64), name="x")
-    w = graphc.parameter(np.ones((30, 40), F32), name="w")
-    assert waiting(graphc.softmax(x)) == 1
-    assert waiting(cross_entropy(x)) == 1
-    assert waiting(graphc.softmax(x, 0)) == 0
-    assert waiting(graphc.tanh(x)) == 0
-    assert waiting(graphc.assign(w, w / graphc.sum(w, 1, keepdims=True))) == 0
-
-
 def test_small_results_stay_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "cache_size", lambda: 4096)
     asked: list[tuple[str, int, bool]] = []
