@@ -52,7 +52,8 @@ class MemoryReport:
 
     ``steps``: what lives during each step. ``temporaries``: everything in the arena, the largest first. ``totals``:
     bytes by kind ("arena", "parameter", "constant", "feed", "output"). ``arena``: the arena's size; ``largest_live``
-    is the least it could be. ``peak`` is the number of the step at which most lives, None without temporaries.
+    is the least it could be. ``scratch``: bytes that its threads need to multiply matrices, which all steps of the
+    session share. ``peak`` is the number of the step at which most lives, None without temporaries.
     """
 
     extents: Mapping[Symbol, int]
@@ -61,6 +62,7 @@ class MemoryReport:
     totals: Mapping[str, int]
     arena: int
     largest_live: int
+    scratch: int = 0
 
     @property
     def peak(self) -> int | None:
@@ -79,6 +81,8 @@ class MemoryReport:
         at = f" at {values_text(self.extents)}" if self.extents else ""
         lines = [f"memory of one run{at}: {amount(sum(self.totals.values()), 'B')}"]
         lines += [f"  {amount(self.totals[kind], 'B'):>9}  {what}" for kind, what in KINDS.items()]
+        if self.scratch:
+            lines.append(f"and {amount(self.scratch, 'B')} of the session's threads, which all its steps share")
         if self.temporaries:
             lines += ["", *self._chart(), "", *self._peak_text()]
         return "\n".join(lines)
@@ -118,10 +122,10 @@ class MemoryReport:
 
 
 def memory_report(
-    program: Program, values: Mapping[Symbol, int], sizes: Mapping[int, int], steps: Steps
+    program: Program, values: Mapping[Symbol, int], sizes: Mapping[int, int], steps: Steps, scratch: int = 0
 ) -> MemoryReport:
     """The report of ``program`` at extents ``values``; ``sizes`` are the bytes of its buffers by id, and ``steps`` its
-    calls in the order of a run, on its device.
+    calls in the order of a run, on its device; ``scratch`` the bytes of its threads.
     """
     plan = plan_memory(program, sizes, steps)
     spans = lifetimes(program.calls, steps)
@@ -133,7 +137,7 @@ def memory_report(
             totals[buffer.kind] += sizes[buffer.id]
     return MemoryReport(
         dict(values), _live(grouped, spans, sizes), tuple(sorted(temporaries, key=lambda h: -h.bytes)), totals,
-        plan.size, plan.largest_live,
+        plan.size, plan.largest_live, scratch,
     )  # fmt: skip
 
 

@@ -49,6 +49,9 @@ class GuardedProgram:
     def steps(self, values: Mapping[Symbol, int]) -> Steps:
         return self._inner.steps(values)
 
+    def scratch(self, values: Mapping[Symbol, int]) -> int:
+        return self._inner.scratch(values)
+
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
         """Outputs of the last of ``steps`` runs, each of which is examined."""
         outputs: list[Any] = []

@@ -47,6 +47,10 @@ class ReferenceProgram:
         """No calls."""
         return ()
 
+    def scratch(self, values: Mapping[Symbol, int]) -> int:
+        """No threads."""
+        return 0
+
     def run(self, values: Mapping[Symbol, int], feeds: Sequence[Array], steps: int = 1) -> list[Any]:
         """Outputs of the last of ``steps`` runs, in order; parameters are updated when everything of a run has been
         computed.

@@ -277,7 +277,8 @@ class Step:
         values = self._last if values is None else values
         if values is None:
             raise unknown_extents(self._plan, self.feeds, "memory_report")
-        return memory_report(program, values, self._program.sizes(values), self._program.steps(values))
+        planned = self._program
+        return memory_report(program, values, planned.sizes(values), planned.steps(values), planned.scratch(values))
 
     def profile(self, n: int = 10, *arrays: Any, trace: str | os.PathLike[str] | None = None) -> Profile:
         """The time of each kernel in ``n`` runs with these arrays, after one that is not timed: print it, look at its

@@ -148,8 +148,9 @@ class _Trial:
         words[at("beta")] = address_of(self._factors) + item
         ways = grid.ways(product.work, blocks.count, self._threads)
         table = np.array([[self._kernel, 0, blocks.count, ways, 0]], np.int64).reshape(-1, COLUMNS)
-        nothing = np.zeros(1, np.int64)
-        bound = Bound(table, np.array(words, np.int64), np.zeros((0, 3), np.int64), nothing, 0, (), 0, library.own)
+        nothing, patches = np.zeros(1, np.int64), np.zeros((0, 3), np.int64)
+        scratch = library.own and product.trans[1]
+        bound = Bound(table, np.array(words, np.int64), patches, nothing, 0, (), 0, scratch)
         return Request(self._run, bound, Frame(np.zeros(FIRST, np.int64), nothing, nothing, 0), self._arena, [], [])
 
 

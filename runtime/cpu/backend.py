@@ -205,6 +205,10 @@ class CpuProgram:
         """The calls in the order in which they run at these extents; several small ones may be one step."""
         return self._binder.steps(values)
 
+    def scratch(self, values: Mapping[Symbol, int]) -> int:
+        """Bytes of the threads' scratch memory, if these extents need it."""
+        return self._arena.scratch_size if self._binder.bind(values).scratch else 0
+
     @property
     def runs(self) -> int:
         """Whole runs since the program was made."""

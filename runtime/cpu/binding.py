@@ -255,7 +255,7 @@ class _Binding:
         along_a, along_b = ([self._number(e) * item for e in o.strides[:-1]] for o in (call.a, call.b))
         batch = list(zip(extents, along_a, along_b, strict=True))
         library = self._products.libraries[split.library]
-        self._scratch |= library.own
+        self._scratch |= library.own and product.trans[1]
         words = gemm_words(product, split, blocks, library, (lda, ldb), batch[::-1])
         self._words[start : start + len(words)] = words
         if epilogue is not None:

@@ -33,7 +33,7 @@ class Arena:
     """
 
     def __init__(self, threads: int = 1) -> None:
-        self._threads = threads
+        self.scratch_size = threads * SCRATCH_BYTES
         self._scratch = aligned_empty((0,), np.dtype(np.uint8))
         self.address = np.zeros(1, np.int64)  # read by the runner
         self.memory = aligned_empty((0,), np.dtype(np.uint8))
@@ -48,7 +48,7 @@ class Arena:
     def scratch(self) -> int:
         """Where the threads' scratch memory begins: ``SCRATCH_BYTES`` each."""
         if not self._scratch.size:
-            self._scratch = aligned_empty((self._threads * SCRATCH_BYTES,), np.dtype(np.uint8))
+            self._scratch = aligned_empty((self.scratch_size,), np.dtype(np.uint8))
         return address_of(self._scratch)
 
 

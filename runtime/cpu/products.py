@@ -23,6 +23,7 @@ FINER = 4  # times as many, at most, so that blocks are computed directly
 DIRECT = 10**6  # multiply-adds that OpenBLAS computes directly (sgemm_small_kernel_permit_skylakex.c)
 DIRECT_DOTS = 1200, 32  # largest result and smallest ``k`` where it makes dot products of rows
 MULTIPLE = 4  # rows or columns of a block, where there are several
+OWN_MULTIPLES = 8, 16  # rows, and columns, of graphc's own kernel; the same for tiles of every form
 FILLED, DIRECT_FILLED = 0.7, 0.95  # of the own kernel's tiles, at least; the latter where BLAS computes directly
 REGION = 2**19  # bytes of the result that a thread computes before what follows on them
 
@@ -77,10 +78,6 @@ class Blocks:
     per_matrix: int
     by_columns: bool
     count: int
-
-
-def _tile(product: Product, by_columns: bool) -> int:
-    return vector_length(product.dtype.itemsize) if by_columns else tile_rows()
 
 
 def together(product: Product, split: Split, blocks: Blocks) -> int:
@@ -144,7 +141,7 @@ def blocks_of(product: Product, split: Split) -> Blocks:
     longer = product.n if split.by_columns else product.m
     size = max(1, math.ceil(longer / split.parts))
     if split.parts > 1:
-        multiple = _tile(product, split.by_columns) if split.library == OWN else MULTIPLE
+        multiple = OWN_MULTIPLES[split.by_columns] if split.library == OWN else MULTIPLE
         size = math.ceil(size / multiple) * multiple
     per_matrix = max(1, math.ceil(longer / size))
     empty = product.m == 0 or (product.n == 0 and not product.epilogue)  # rows without columns still have sums

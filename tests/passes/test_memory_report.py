@@ -20,6 +20,7 @@ from passes.memory_report import HOLDERS, ROWS, MemoryReport, memory_report
 from passes.pipeline import optimize
 from passes.program import Program
 from passes.waves import Steps, one_by_one
+from runtime.cpu.fixed_kernels import SCRATCH_BYTES
 from runtime.fetches import flatten
 from runtime.session import unify_constraints
 
@@ -175,3 +176,14 @@ def test_two_names_of_one_extent_must_agree() -> None:
             step.memory_report(n=3, m=4)
         with pytest.raises(FeedError, match=r"name them \(m=\.\.\.\)"):
             step.memory_report(n=3)
+
+
+def test_scratch_of_threads_is_told_where_products_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transposed right operand is rearranged in it; nothing else is."""
+    monkeypatch.setenv("GRAPHC_BLAS", "graphc")
+    x, w = gc.placeholder(("batch", 64), name="x"), gc.parameter(np.ones((96, 64), np.float32), name="w")
+    with gc.Session(threads=2) as session:
+        report = session.compile(x @ w.T, feeds=[x]).memory_report(batch=64)
+        assert report.scratch == 2 * SCRATCH_BYTES
+        assert "kB of the session's threads" in str(report)
+        assert session.compile(x @ gc.constant(np.ones((64, 96))), feeds=[x]).memory_report(batch=64).scratch == 0
