@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -196,17 +195,20 @@ class Step:
 
         Everything is looked up once, and written out: a call takes less than a microsecond beside the kernels, of which
         each function of Python's would be a twentieth, and ``with`` a tenth. Python calls the handlers of signals
-        before the native call or after it, where another run does no harm; so ``_running`` is only looked at.
+        before the native call or after it, where another run does no harm; so ``_running`` is only looked at. It calls
+        them after any call: so nothing is called between an exception and the release of the lock.
         """
         session, counted, rebuild = self._session, self._counted, self._rebuild
         acquire, release = session._lock.acquire, session._lock.release
         run, address, count, finished = request.native, request.address, request.fed, request.FINISHED
         make, finish, plain, single = request.results, request.fetched, request.plain, request.single
+        control, done = request.control, request.DONE
 
         def quick(arrays: tuple[Any, ...]) -> Any:
-            found = MISFIT
+            found, before = MISFIT, None
             try:
                 acquire()  # a handler that raises is called right after it, or instead
+                before = control[done]
                 if not (session._closed or session._running) and len(arrays) == count:
                     outputs = (_empty(*single),) if single is not None else make()
                     if run(address, arrays, outputs) == finished:
@@ -214,8 +216,14 @@ class Step:
                         counted[0] += 1
                         session._runs += 1
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # not acquired
+                if before is not None:  # a run that was interrupted at its end is whole
+                    late = control[done] - before
+                    counted[0] += late
+                    session._runs += late
+                try:  # noqa: SIM105
                     release()
+                except RuntimeError:  # not acquired
+                    pass
                 raise
             release()
             return found

@@ -81,11 +81,12 @@ class Request:
     ``feeds`` and ``outputs`` have for each array the base that gets its address (-1 for none), dtype and shape.
 
     ``native(address, feeds, outputs)`` is a run, ``FINISHED`` what it returns of one that fits, ``fed`` the number of
-    arrays it takes. ``single`` has shape and dtype of the only array fetched, if it is one; ``plain`` says that all
-    have axes.
+    arrays it takes. ``control[DONE]`` counts whole runs of the program. ``single`` has shape and dtype of the array
+    fetched, if it is one; ``plain`` says that all have axes.
     """
 
     FINISHED = words.FINISHED
+    DONE = words.DONE
 
     def __init__(
         self, run: Run, bound: Bound, frame: Frame, arena: Arena,
@@ -95,6 +96,7 @@ class Request:
         self.bound = bound
         self.native = run
         self._frame = frame
+        self.control = frame.words
         self.fed = len(feeds)
         self._outputs = [(shape, dtype) for _, dtype, shape in outputs]
         self.plain = all(shape for shape, _ in self._outputs)

@@ -26,9 +26,9 @@ VECTORS = 3  # side by side in a tile
 @functools.cache
 def _machine() -> tuple[int, int, bool]:
     """Bytes of a vector register, registers, and whether one operation multiplies and adds."""
-    if platform.machine() in ("aarch64", "arm64"):
+    if platform.machine().lower() in ("aarch64", "arm64"):
         return 16, 32, True
-    if numba.config.CPU_NAME or numba.config.CPU_FEATURES:  # compiled for another machine, whose features are unknown
+    if numba.config.CPU_NAME or numba.config.CPU_FEATURES or not numba.config.ENABLE_AVX:  # for another machine, say
         return 16, 16, False
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):

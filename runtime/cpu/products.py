@@ -57,8 +57,8 @@ class Product:
 
 @dataclass(frozen=True)
 class Split:
-    """How a product is computed: each result cut into so many ``parts``, blocks of rows or of columns, and every block
-    a call of the BLAS library of that name.
+    """How a product is computed: each result cut into so many ``parts``, blocks of rows or of columns, by the library
+    of that name, which may be graphc's own kernel.
     """
 
     library: str

@@ -30,6 +30,7 @@ def program_runner() -> Run:
     with _lock:
         if _run is None:
             threads.preload_tbb()
+            numba.get_num_threads()  # has older Numbas start the thread layer, which code from disk takes for granted
             (compiled,) = cache.load_function("runner", str(runner_source.__file__), _compile).overloads.values()
             _start_threads(compiled.entry_point)
             _run = threads.guarded(compiled.entry_point)
