@@ -82,7 +82,8 @@ class MemoryReport:
         lines = [f"memory of one run{at}: {amount(sum(self.totals.values()), 'B')}"]
         lines += [f"  {amount(self.totals[kind], 'B'):>9}  {what}" for kind, what in KINDS.items()]
         if self.scratch:
-            lines.append(f"and {amount(self.scratch, 'B')} of the session's threads, which all its steps share")
+            size = amount(self.scratch, "B")
+            lines.append(f"and {size} of scratch memory for the session's threads, which all its steps share")
         if self.temporaries:
             lines += ["", *self._chart(), "", *self._peak_text()]
         return "\n".join(lines)

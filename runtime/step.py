@@ -220,7 +220,7 @@ class Step:
                     late = control[done] - before
                     counted[0] += late
                     session._runs += late
-                try:  # noqa: SIM105
+                try:  # noqa: SIM105 - suppress is a function of Python's
                     release()
                 except RuntimeError:  # not acquired
                     pass

@@ -41,18 +41,32 @@ ptr_uint8, ptr_uint16, ptr_uint32, ptr_uint64 = (
 ptr_float32, ptr_float64 = _pointer(types.float32), _pointer(types.float64)
 
 
+def literal_number(value: Any) -> int:
+    """The number of a type that is a literal. ``TypeError`` if it is none."""
+    if not isinstance(value, types.IntegerLiteral):
+        raise TypeError("the number must be a literal")
+    return int(value.literal_value)
+
+
+def splat(builder: Any, value: Any, count: int) -> Any:
+    """A vector of ``count`` times ``value``."""
+    kind = ir.VectorType(value.type, count)
+    single = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
+    zeros = ir.Constant(ir.VectorType(_I32, count), [0] * count)
+    return builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros)
+
+
 @intrinsic(prefer_literal=True)
 def stack(typing_context: Any, like: Any, count: Any) -> Any:
     """Uninitialised stack memory for ``count`` (a literal) elements of the type of ``like``, at the start of a cache
     line. Nothing else can point to it.
     """
-    if not isinstance(count, types.IntegerLiteral):
-        raise TypeError("the size must be a literal")
+    size = literal_number(count)
     signature = types.CPointer(types.unliteral(like))(types.unliteral(like), count)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         element = context.get_data_type(sig.args[0])
-        memory = cgutils.alloca_once(builder, element, size=ir.Constant(_I64, sig.args[1].literal_value))
+        memory = cgutils.alloca_once(builder, element, size=ir.Constant(_I64, size))
         memory.align = 64
         return memory
 
@@ -108,17 +122,12 @@ def _as_vectors(builder: Any, lanes: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def fill_lanes(typing_context: Any, lanes: Any, value: Any, count: Any) -> Any:
     """Set ``count`` (a literal, a multiple of 16) lanes to ``value``, in straight-line vector stores."""
-    if not isinstance(count, types.IntegerLiteral):
-        raise TypeError("the count must be a literal")
+    size = literal_number(count)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vectors = _as_vectors(builder, args[0])
-        kind = vectors.type.pointee
-        single = builder.insert_element(ir.Constant(kind, ir.Undefined), args[1], ir.Constant(_I32, 0))
-        zeros = ir.Constant(ir.VectorType(_I32, _VECTOR), [0] * _VECTOR)
-        splat = builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros)
-        for k in range(sig.args[2].literal_value // _VECTOR):
-            store = builder.store(splat, builder.gep(vectors, [ir.Constant(_I64, k)]))
+        vectors, value = _as_vectors(builder, args[0]), splat(builder, args[1], _VECTOR)
+        for k in range(size // _VECTOR):
+            store = builder.store(value, builder.gep(vectors, [ir.Constant(_I64, k)]))
             store.align = 4
         return context.get_dummy_value()
 
@@ -130,14 +139,12 @@ def _lane_combiner(combine: Any) -> Any:
 
     @intrinsic(prefer_literal=True)
     def combine_lanes(typing_context: Any, lanes: Any, count: Any) -> Any:
-        if not isinstance(count, types.IntegerLiteral):
-            raise TypeError("the count must be a literal")
-        element = lanes.dtype
+        size, element = literal_number(count), lanes.dtype
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             vectors = _as_vectors(builder, args[0])
             parts = []
-            for k in range(sig.args[1].literal_value // _VECTOR):
+            for k in range(size // _VECTOR):
                 load = builder.load(builder.gep(vectors, [ir.Constant(_I64, k)]))
                 load.align = 4
                 parts.append(load)

@@ -19,6 +19,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from runtime.cpu.intrinsics import literal_number, splat
+
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 VECTORS = 3  # side by side in a tile
 
@@ -51,19 +53,6 @@ def vector_length(itemsize: int) -> int:
     return _machine()[0] // itemsize
 
 
-def _literal(value: Any) -> int:
-    if not isinstance(value, types.IntegerLiteral):
-        raise TypeError("the size must be a literal")
-    return int(value.literal_value)
-
-
-def _splat(builder: Any, value: Any, count: int) -> Any:
-    kind = ir.VectorType(value.type, count)
-    single = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
-    zeros = ir.Constant(ir.VectorType(_I32, count), [0] * count)
-    return builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros)
-
-
 def _vector_at(builder: Any, pointer: Any, count: int) -> Any:
     return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, count).as_pointer())
 
@@ -86,7 +75,7 @@ def multiply_tile(
     ``a``, ``b`` and ``c`` are pointers to its first elements; ``a_row`` and ``a_step`` the distances of elements of
     ``a`` from row to row and along ``k``; ``b_step`` and ``c_row`` those of rows. With ``beta`` 0, ``c`` is not read.
     """
-    count, lanes = _literal(rows), _literal(length)
+    count, lanes = literal_number(rows), literal_number(length)
     element, distance = a.dtype, types.int64
     signature = types.void(
         rows, length, a, distance, distance, a, distance, a, distance, distance, element, element, distance, distance
@@ -157,13 +146,13 @@ class _Tile:
     def _mask(self, width: Any, first: int) -> Any:
         """Which columns of a vector, from the ``first`` one, are within ``width``."""
         numbers = ir.Constant(ir.VectorType(_I64, self._lanes), list(range(first, first + self._lanes)))
-        return self._builder.icmp_signed("<", numbers, _splat(self._builder, width, self._lanes))
+        return self._builder.icmp_signed("<", numbers, splat(self._builder, width, self._lanes))
 
     def emit(self) -> None:
         a, a_row, a_step, b, b_step, c, c_row, k, alpha, beta = self._args[:10]
         sums = self._accumulated(a, a_row, a_step, b, b_step, k)
         builder = self._builder
-        factor, kept = (_splat(builder, value, self._lanes) for value in (alpha, beta))
+        factor, kept = (splat(builder, value, self._lanes) for value in (alpha, beta))
         sums = [builder.fmul(total, factor) for total in sums]
         with builder.if_else(builder.fcmp_unordered("!=", beta, ir.Constant(self._element, 0.0))) as (adds, replaces):
             with adds:
@@ -190,7 +179,7 @@ class _Tile:
         row = [self._read(at_b, v) for v in range(self._vectors)]
         found: list[Any] = []
         for offset in offsets:
-            factor = _splat(builder, builder.load(builder.gep(at_a, [offset])), self._lanes)
+            factor = splat(builder, builder.load(builder.gep(at_a, [offset])), self._lanes)
             found += [_fma(builder, factor, vector, sums[len(found) + v]) for v, vector in enumerate(row)]
         following = [builder.sub(left, one), builder.gep(at_a, [a_step]), builder.gep(at_b, [b_step])]
         for phi, value in zip((left, at_a, at_b, *sums), (*following, *found), strict=True):
@@ -249,7 +238,7 @@ def transpose_rows(
     """Copy so many ``rows`` of ``width`` elements to columns. Rows lie ``source_row`` and ``target_row`` elements
     apart; squares of ``length`` (a literal) are transposed in registers.
     """
-    lanes = _literal(length)
+    lanes = literal_number(length)
     distance = types.int64
     signature = types.void(length, target, distance, source, distance, distance, distance)
 

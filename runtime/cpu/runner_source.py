@@ -23,9 +23,9 @@ TIME_WORDS = 2  # seconds and nanoseconds
 # bases, control block, the word with the arena's address, and scalars; the steps to do; the numbers of arrays fed and
 # of arrays to fill, and the address of what is expected of them; the sizes of what comes before a Python object's own
 # members, and before a tuple's items; the type of arrays; whether each step has arrays of its own; the address of the
-# threads' scratch memory, and the bytes of each.
+# threads' scratch memory, and the bytes from one thread's to the next.
 TABLE, CALLS, WORDS, PATCHES, PATCH_COUNT, BASES, CONTROL, ARENA_AT, SCALARS_AT = range(9)
-STEPS, FED, FILLED, EXPECTED, HEADER, ITEMS, ARRAY_TYPE, EACH, SCRATCH, SCRATCH_BYTES = range(9, 19)
+STEPS, FED, FILLED, EXPECTED, HEADER, ITEMS, ARRAY_TYPE, EACH, SCRATCH, SCRATCH_STEP = range(9, 19)
 REQUEST_WORDS = 19
 # What is expected of an array that is fed: the base its address goes to, or -1; its dtype object; its rank, and its
 # extents. Of one to be filled there is the base alone.
@@ -128,7 +128,7 @@ def run(request, feeds, outputs):
             place = r[TABLE] + 8 * COLUMNS * at
             row = ptr_int64(place)
             if row[WAYS] > 1:
-                launch(place, words, r[SCRATCH], r[SCRATCH_BYTES], row[WAYS])
+                launch(place, words, r[SCRATCH], r[SCRATCH_STEP], row[WAYS])
             elif row[BLOCKS] > 0:
                 call_kernel(row[FUNCTION], words + 8 * row[ARGUMENTS], r[SCRATCH], 0, row[BLOCKS])
             if row[FUNCTION] == 0:

@@ -185,5 +185,5 @@ def test_scratch_of_threads_is_told_where_products_need_it(monkeypatch: pytest.M
     with gc.Session(threads=2) as session:
         report = session.compile(x @ w.T, feeds=[x]).memory_report(batch=64)
         assert report.scratch == 2 * SCRATCH_BYTES
-        assert "kB of the session's threads" in str(report)
+        assert "kB of scratch memory for the session's threads" in str(report)
         assert session.compile(x @ gc.constant(np.ones((64, 96))), feeds=[x]).memory_report(batch=64).scratch == 0
