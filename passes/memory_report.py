@@ -39,7 +39,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of the arena that live during one step of the run: a call, or several small ones side by side."""
+    """Bytes of the arena that live during one step of the run: a call, or several small ones together."""
 
     label: str
     live: int

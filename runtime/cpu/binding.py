@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.dims import Symbol
 from graphc.errors import DeviceError
+from passes.chains import Chain, Chaining
 from passes.memory import Spans, lifetimes, place_all
 from passes.program import Call, GemmCall, LoopCall, Operand, Program, RoutineCall, loops_of
 from passes.waves import Steps, arrange, may_fail, not_awaited, one_by_one
@@ -22,7 +23,7 @@ from runtime.cpu import grid as grids
 from runtime.cpu.outline import GEMM_AT, NOWHERE, Outline
 from runtime.cpu.products import Blocks, Product, Split, Splits, blocks_of, gemm_words
 from runtime.cpu.routines import ROUTINES, RoutineGrid
-from runtime.cpu.runner_source import COLUMNS
+from runtime.cpu.runner_source import CHAIN, COLUMNS
 from runtime.cpu.streaming import flush_address, worth_streaming
 
 Array = np.ndarray[Any, Any]
@@ -73,6 +74,7 @@ class Binder:
             if isinstance(call, LoopCall) and all(isinstance(e, int) for e in call.axes)
         }  # of calls that are cut the same in every binding
         self.free = not_awaited(program.calls)
+        self.chaining = Chaining(program.calls, grids.SMALL_CALL, grids.PARALLEL_WORK, grids.CHAIN_WORK)
         self._lives: tuple[Steps, Spans] = ((), {})
 
     def bind(self, values: Mapping[Symbol, int], *, waves: bool = True) -> Bound:
@@ -116,9 +118,35 @@ class _Binding:
             self._cut(call, cost)
         self.sizes = self._outline.sizes(self._numbers)
         self._work = [self._work_of(call) for call in calls]
-        limits = (grids.WAVE_CALL, grids.WAVE_WORK)
-        self.steps = arrange(calls, self._work, *limits, binder.free) if waves else one_by_one(calls)
+        steps = self._arranged(calls)
+        self.steps = steps if waves else one_by_one(calls)
         self._scratch = False
+
+    def _arranged(self, calls: Sequence[Call]) -> Steps:
+        """The order in which calls run, some of them side by side; those of a chain are cut into its blocks."""
+        limits = (grids.SMALL_CALL, grids.WAVE_WORK)
+        steps = arrange(calls, self._work, *limits, self._binder.free)
+        chaining = self._binder.chaining
+        rows = [0 if along is None else self._number(along.extent) for along in chaining.rows]
+        steps = chaining.chained(steps, rows, self._work, self.sizes)
+        chains = [step for step in steps if isinstance(step, Chain)]
+        for chain in chains:
+            blocks = Blocks(chain.block, chain.blocks, False, chain.blocks)
+            for number in chain:
+                self._cut_rows(calls[number], blocks, chain.rows)
+        if chains:
+            self.sizes = self._outline.sizes(self._numbers)
+        return steps
+
+    def _cut_rows(self, call: Call, blocks: Blocks, rows: int) -> None:
+        if isinstance(call, GemmCall):
+            product, split, _ = self._gemms[id(call)]
+            self._gemms[id(call)] = product, Split(split.library, False, blocks.count), blocks
+            if call.epilogue is not None:
+                self._note(call.epilogue, grids.following_grid(call.epilogue.kernel, blocks, rows, product.n))
+        elif isinstance(call, LoopCall):
+            columns = math.prod([self._number(e) for e in call.axes]) // rows
+            self._note(call, grids.following_grid(call.kernel, blocks, rows, columns))
 
     def finish(self) -> Bound:
         outline, numbers = self._outline, self._numbers
@@ -143,12 +171,19 @@ class _Binding:
         """Rows for the calls, each of so many blocks, in the order of the steps."""
         threads, rows = self._binder.threads, []
         for step in self.steps:
-            if len(step) > 1:
+            if isinstance(step, Chain):
+                rows += self._chain(step)
+            elif len(step) > 1:
                 rows += self._wave(step)
             for i in step:
                 address, start, check = self._binder.heads[i]
                 rows.append([address, start, blocks[i], grids.ways(self._work[i], blocks[i], threads), check])
         return np.array(rows, np.int64).reshape(-1, COLUMNS)
+
+    def _chain(self, chain: Chain) -> list[list[int]]:
+        ways = grids.ways(sum(self._work[i] for i in chain), chain.blocks, self._binder.threads)
+        check = self._binder.heads[chain[-1]][2]
+        return [[0, CHAIN, len(chain), ways, check]] if ways > 1 else []
 
     def _wave(self, step: Sequence[int]) -> list[list[int]]:
         """The row before those of a wave, and how its calls are shared: as much work for each thread as can be."""
@@ -189,7 +224,7 @@ class _Binding:
             blocks = blocks_of(product, split)
             self._gemms[id(call)] = product, split, blocks
             if call.epilogue is not None:
-                self._note(call.epilogue, grids.epilogue_grid(call.epilogue.kernel, blocks, product.m, product.n))
+                self._note(call.epilogue, grids.following_grid(call.epilogue.kernel, blocks, product.m, product.n))
         elif isinstance(call, RoutineCall):
             self._routines[id(call)] = ROUTINES[call.routine].grid(tuple([self._number(e) for e in call.sizes]))
 

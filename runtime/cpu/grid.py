@@ -20,7 +20,8 @@ MAX_BLOCKS = 256  # of rows: longer ones are read faster, and so many share the 
 LEAST_ROWS = 8  # that a block adds up to a row of partial results, which are written and read once more
 NARROW_COLUMNS = 256  # columns that are still read in pieces long enough
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
-WAVE_CALL = 4 * PARALLEL_WORK  # below which a call is better one of several side by side than cut into blocks
+SMALL_CALL = 4 * PARALLEL_WORK  # below which waking threads for a call alone is much of its time
+CHAIN_WORK = 2 * PARALLEL_WORK  # of a chain: what follows it finds its results in several caches
 WAVE_WORK = 32 * PARALLEL_WORK  # of all calls of a wave: some tens of microseconds
 
 
@@ -92,8 +93,10 @@ def epilogue_form(kernel: LoopKernel, m: int) -> str:
     return "elements" if kernel.roles == "pp" or (m == 1 and kernel.roles == "p") else "rows"
 
 
-def epilogue_grid(kernel: LoopKernel, blocks: Blocks, m: int, n: int) -> Grid:
-    """The grid of a product's epilogue: block for block that of the product."""
+def following_grid(kernel: LoopKernel, blocks: Blocks, m: int, n: int) -> Grid:
+    """The grid of a kernel that follows a product block for block, or another kernel that does: of a result of ``m`` x
+    ``n`` elements for each matrix.
+    """
     count = blocks.count
     if kernel.roles == "p":
         size = blocks.size if blocks.by_columns else blocks.size * n

@@ -2,8 +2,9 @@
 
 This file's text is compiled through the kernel cache. Columns of the table: function address, first argument word,
 blocks, ways (how many threads share the blocks), and check (1 where a kernel may report a failure). A row without a
-function begins a wave: so many of the next rows run side by side, each on one thread; the words say how they are
-shared.
+function stands before a group of so many rows. With words that say how they are shared, these are a wave: they run side
+by side, each on one thread. Without, they are a chain: every thread does its share of the blocks of one after the
+other.
 """
 
 from numba import int64, prange
@@ -13,6 +14,7 @@ from runtime.cpu.objects import address_of_object
 
 COLUMNS = 5
 FUNCTION, ARGUMENTS, BLOCKS, WAYS, CHECK = range(COLUMNS)
+CHAIN = -1  # instead of a group's words
 # Words of the control block: a kernel's report of failure; whole steps done since it was made; the addresses of the
 # word that asks for an end between steps, and of the run counter; what a step adds to that; the address of the clock,
 # or 0; where its next time goes.
@@ -76,16 +78,20 @@ def prepare(request, feeds, outputs):
 
 
 def share(place, words, scratch, way):
-    """What one of the threads does of the row at address ``place``: blocks of a call, or calls of a wave."""
+    """What one of the threads does of the row at address ``place``: blocks of a call, or of the calls of a group."""
     row = ptr_int64(place)
-    function, args, blocks, ways = row[FUNCTION], words + 8 * row[ARGUMENTS], row[BLOCKS], row[WAYS]
-    if function != 0:
-        call_kernel(function, args, scratch, blocks * way // ways, blocks * (way + 1) // ways)
-        return
-    shares = ptr_int64(args)
-    for k in range(shares[way], shares[way + 1]):
-        one = ptr_int64(place + 8 * COLUMNS * (k + 1))
-        call_kernel(one[FUNCTION], words + 8 * one[ARGUMENTS], scratch, 0, one[BLOCKS])
+    ways, begin, end = row[WAYS], 0, 1
+    if row[FUNCTION] == 0:
+        begin, end = 1, row[BLOCKS] + 1
+        if row[ARGUMENTS] != CHAIN:
+            shares = ptr_int64(words + 8 * row[ARGUMENTS])
+            ways, way, begin, end = 1, 0, shares[way] + 1, shares[way + 1] + 1
+    for k in range(begin, end):
+        one = ptr_int64(place + 8 * COLUMNS * k)
+        blocks = one[BLOCKS]
+        call_kernel(
+            one[FUNCTION], words + 8 * one[ARGUMENTS], scratch, blocks * way // ways, blocks * (way + 1) // ways
+        )
 
 
 def launch(place, words, scratch, each, ways):
