@@ -5,6 +5,7 @@
     simplify        a fixed set of exact rewrites
     stabilise       again, for what the gradients brought
     decompose       composite ops (softmax, ...) become simple ones
+    vectors         products with vectors become sums
     simplify
     fold            what depends on constants alone becomes a constant
     cse             equal nodes become one
@@ -35,6 +36,7 @@ from passes.options import CompileOptions
 from passes.printer import print_graph
 from passes.simplify import simplify
 from passes.stabilise import stabilise
+from passes.vectors import products_with_vectors
 from passes.verify import verify
 
 log = logging.getLogger("graphc.passes")
@@ -71,6 +73,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("simplify", simplify),
     Pass("stabilise-again", stabilise, stabilises=True),
     Pass("decompose", decompose),
+    Pass("vectors", products_with_vectors),
     Pass("simplify-again", simplify),
     Pass("fold", fold_constants),
     Pass("cse", eliminate_common_subexpressions),

@@ -75,7 +75,7 @@ def multiply_tile(
     ``a``, ``b`` and ``c`` are pointers to its first elements; ``a_row`` and ``a_step`` the distances of elements of
     ``a`` from row to row and along ``k``; ``b_step`` and ``c_row`` those of rows. With ``beta`` 0, ``c`` is not read.
     """
-    count, lanes = literal_number(rows), literal_number(length)
+    count, longest = literal_number(rows), literal_number(length)
     element, distance = a.dtype, types.int64
     signature = types.void(
         rows, length, a, distance, distance, a, distance, a, distance, distance, element, element, distance, distance
@@ -85,7 +85,7 @@ def multiply_tile(
         values = args[2:]
         height, width = values[-2:]
         done = builder.append_basic_block("tile.done")
-        for vectors in range(1, VECTORS + 1):
+        for vectors, lanes in ((1, longest // 2), *((vectors, longest) for vectors in range(1, VECTORS + 1))):
             columns = vectors * lanes
             fits, wider = (builder.append_basic_block(f"tile.{name}") for name in ("fits", "wider"))
             builder.cbranch(builder.icmp_signed("<=", width, ir.Constant(_I64, columns)), fits, wider)

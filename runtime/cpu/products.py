@@ -94,11 +94,20 @@ def usual_split(product: Product, libraries: Sequence[Library]) -> Split:
     """
     real = next(library for library in libraries if not library.own)
     usual = _usual_of_blas(product, real)
-    if libraries[0].own:
-        least = DIRECT_FILLED if real.direct and _is_direct(product, usual) else FILLED
-        if _filled(product) >= least:
-            return Split(libraries[0].name, _by_columns(product), PARTS[-1] if _is_long(product) else 1)
+    if libraries[0].own and _filled(product) >= _least_filled(product, usual, real):
+        return Split(libraries[0].name, _by_columns(product), PARTS[-1] if _is_long(product) else 1)
     return usual
+
+
+def _least_filled(product: Product, usual: Split, library: Library) -> float:
+    """From where on graphc's own kernel is faster than BLAS. OpenBLAS is slow where blocks are narrow, and yet too large
+    to be computed directly.
+    """
+    if not library.direct:
+        return FILLED
+    if _is_direct(product, usual):
+        return DIRECT_FILLED
+    return 0.0 if min(product.m, product.n) > 1 and _macs(product, usual) > DIRECT else FILLED
 
 
 def _usual_of_blas(product: Product, library: Library) -> Split:
@@ -129,11 +138,15 @@ def _filled(product: Product) -> float:
 
 def _is_direct(product: Product, split: Split) -> bool:
     """Whether OpenBLAS for AVX-512 computes the blocks without rearranging operands."""
-    size = blocks_of(product, split).size
-    result = size * (product.m if split.by_columns else product.n)
+    macs = _macs(product, split)
     largest, smallest = DIRECT_DOTS
     dots = product.trans == (False, True)
-    return result * product.k <= DIRECT and not (dots and (result > largest or product.k < smallest))
+    return macs <= DIRECT and not (dots and (macs > largest * product.k or product.k < smallest))
+
+
+def _macs(product: Product, split: Split) -> int:
+    """Multiply-adds of a block."""
+    return blocks_of(product, split).size * (product.m if split.by_columns else product.n) * product.k
 
 
 def blocks_of(product: Product, split: Split) -> Blocks:

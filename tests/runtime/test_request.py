@@ -261,8 +261,9 @@ def test_a_run_that_waits_for_another_thread_can_be_interrupted() -> None:
         assert step.runs == 2
 
 
-def test_extents_that_blas_cannot_take_are_refused() -> None:
-    x = graphc.placeholder(("n", 1), name="x")
+def test_extents_that_blas_cannot_take_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHC_BLAS", "scipy")
+    x = graphc.placeholder(("n", 2), name="x")
     fetch = graphc.sum(x.T @ x)
     with graphc.Session() as session:
         step = session.compile(fetch, feeds=[x])
