@@ -18,10 +18,20 @@ import numpy as np
 
 from runtime.cpu import grid
 from runtime.cpu.binding import Bound
-from runtime.cpu.blas import Library
-from runtime.cpu.fixed_kernels import GEMM_WORDS
+from runtime.cpu.blas import OWN, Library
+from runtime.cpu.fixed_kernels import GEMM_WORDS, MOST_OF_K
 from runtime.cpu.frame import Arena, Frame, Request, Run, address_of
-from runtime.cpu.products import PARTS, WORTH_CUTTING, Product, Split, Splits, blocks_of, gemm_words, usual_split
+from runtime.cpu.products import (
+    PARTS,
+    WORTH_CUTTING,
+    Product,
+    Split,
+    Splits,
+    blocks_of,
+    gemm_words,
+    needs_scratch,
+    usual_split,
+)
 from runtime.cpu.runner_source import COLUMNS, FIRST
 from runtime.cpu.split_records import SplitRecords
 from runtime.store import aligned_empty
@@ -50,12 +60,17 @@ def candidates(product: Product, libraries: Sequence[Library]) -> list[Split]:
         split = Split(library.name, by_columns, parts)
         if split.suits(product) and (not product.epilogue or _block_bytes(product, split) <= largest):
             found.setdefault(_cut(product, split), split)
+    deep = Split(OWN, by_columns=False, parts=MOST_OF_K, along_k=True)
+    if any(library.own for library in libraries) and deep.suits(product):
+        found.setdefault(_cut(product, deep), deep)
     return list(found.values())
 
 
 def _cut(product: Product, split: Split) -> tuple[str, int, bool]:
     blocks = blocks_of(product, split)
-    return (split.library, blocks.size, split.by_columns) if blocks.per_matrix > 1 else (split.library, 0, False)
+    if blocks.per_matrix == 1:
+        return split.library, -blocks.depth, False
+    return split.library, blocks.size, split.by_columns
 
 
 def _block_bytes(product: Product, split: Split) -> int:
@@ -146,11 +161,10 @@ class _Trial:
             words[at(name)] = address_of(matrix)
         words[at("alpha")] = address_of(self._factors)
         words[at("beta")] = address_of(self._factors) + item
-        ways = grid.ways(product.work, blocks.count, self._threads)
-        table = np.array([[self._kernel, 0, blocks.count, ways, 0]], np.int64).reshape(-1, COLUMNS)
+        ways = grid.ways(product.work, blocks.calls, self._threads)
+        table = np.array([[self._kernel, 0, blocks.calls, ways, 0]], np.int64).reshape(-1, COLUMNS)
         nothing, patches = np.zeros(1, np.int64), np.zeros((0, 3), np.int64)
-        scratch = library.own and product.trans[1]
-        bound = Bound(table, np.array(words, np.int64), patches, nothing, 0, (), 0, scratch)
+        bound = Bound(table, np.array(words, np.int64), patches, nothing, 0, (), 0, needs_scratch(product, split))
         return Request(self._run, bound, Frame(np.zeros(FIRST, np.int64), nothing, nothing, 0), self._arena, [], [])
 
 

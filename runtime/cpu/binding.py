@@ -21,7 +21,7 @@ from passes.program import Call, GemmCall, LoopCall, Operand, Program, RoutineCa
 from passes.waves import Steps, arrange, may_fail, not_awaited, one_by_one
 from runtime.cpu import grid as grids
 from runtime.cpu.outline import GEMM_AT, NOWHERE, Outline
-from runtime.cpu.products import Blocks, Product, Split, Splits, blocks_of, gemm_words
+from runtime.cpu.products import Blocks, Product, Split, Splits, blocks_of, gemm_words, needs_scratch
 from runtime.cpu.routines import ROUTINES, RoutineGrid
 from runtime.cpu.runner_source import CHAIN, COLUMNS
 from runtime.cpu.streaming import flush_address, worth_streaming
@@ -290,7 +290,7 @@ class _Binding:
         along_a, along_b = ([self._number(e) * item for e in o.strides[:-1]] for o in (call.a, call.b))
         batch = list(zip(extents, along_a, along_b, strict=True))
         library = self._products.libraries[split.library]
-        self._scratch |= library.own and product.trans[1]
+        self._scratch |= needs_scratch(product, split)
         words = gemm_words(product, split, blocks, library, (lda, ldb), batch[::-1])
         self._words[start : start + len(words)] = words
         if epilogue is not None:
@@ -298,4 +298,4 @@ class _Binding:
             self._words[start + GEMM_AT["epilogue"]] = self._addresses[id(epilogue)]
             self._words[start + GEMM_AT["epilogue_words"]] = first - start
             self._loop(epilogue, first)
-        return blocks.count
+        return blocks.calls

@@ -11,7 +11,7 @@ import numpy as np
 from graphc.dtypes import DType
 from runtime.cpu import runner_source as words
 from runtime.cpu.binding import Bound
-from runtime.cpu.fixed_kernels import SCRATCH_BYTES
+from runtime.cpu.fixed_kernels import PANEL_BYTES, SCRATCH_BYTES, SHARED_BYTES
 from runtime.store import aligned_empty
 
 Array = np.ndarray[Any, Any]
@@ -33,7 +33,8 @@ class Arena:
     """
 
     def __init__(self, threads: int = 1) -> None:
-        self.scratch_size = threads * SCRATCH_BYTES
+        self._threads = threads
+        self.scratch_size = threads * SCRATCH_BYTES + SHARED_BYTES
         self._scratch = aligned_empty((0,), np.dtype(np.uint8))
         self.address = np.zeros(1, np.int64)  # read by the runner
         self.memory = aligned_empty((0,), np.dtype(np.uint8))
@@ -46,9 +47,14 @@ class Arena:
             self.address[0] = self.memory.ctypes.data
 
     def scratch(self) -> int:
-        """Where the threads' scratch memory begins: ``SCRATCH_BYTES`` each."""
+        """Where the threads' scratch memory begins: ``SCRATCH_BYTES`` each, and then what they share."""
         if not self._scratch.size:
             self._scratch = aligned_empty((self.scratch_size,), np.dtype(np.uint8))
+            shared = self._threads * SCRATCH_BYTES
+            self._scratch[shared:].view(np.int64)[0] = 0  # blocks done
+            for thread in range(self._threads):
+                place = thread * SCRATCH_BYTES + PANEL_BYTES
+                self._scratch[place:].view(np.int64)[0] = address_of(self._scratch) + shared
         return address_of(self._scratch)
 
 

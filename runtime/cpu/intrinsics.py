@@ -312,6 +312,19 @@ def address(typing_context: Any, pointer: Any) -> Any:
 
 
 @intrinsic
+def add_atomically(typing_context: Any, place: Any, number: Any) -> Any:
+    """Add ``number`` to the int64 at ``place``, at once for all threads, and return what was there. What a thread has
+    written before, those that come after it see.
+    """
+    signature = types.int64(types.CPointer(types.int64), types.int64)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", *args, "seq_cst")
+
+    return signature, codegen
+
+
+@intrinsic
 def call_kernel(typing_context: Any, function: Any, args: Any, scratch: Any, lo: Any, hi: Any) -> Any:
     """Call a kernel, ``void (int64 args, int64 scratch, int64 lo, int64 hi)``, through its address."""
 

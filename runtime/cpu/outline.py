@@ -156,7 +156,7 @@ class Outline:
             self._patch(start + layout.guards + guard, STATUS)
 
     def _gemm(self, call: GemmCall, start: int) -> None:
-        self._zeros(len(GEMM_WORDS) + AXIS_WORDS * len(call.batch))
+        self._zeros(len(GEMM_WORDS) + AXIS_WORDS * max(1, len(call.batch)))  # k may be walked like an axis
         self._all([call.m, call.n, call.k, *call.batch, *call.a.strides, *call.b.strides])
         for name, factor in (("alpha", call.alpha), ("beta", call.beta)):
             self._patch(start + GEMM_AT[name], SCALARS, self.place(self._slot(factor, call.c.dtype)), 8)

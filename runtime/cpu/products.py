@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from graphc.dtypes import DType
 from runtime.cpu.blas import OWN, Library
-from runtime.cpu.fixed_kernels import GEMM_WORDS
+from runtime.cpu.fixed_kernels import GEMM_WORDS, MOST_OF_K, RESULT_BYTES
 from runtime.cpu.microkernel import tile_rows, vector_length
 
 MACS_PER_OPERATION = 16
@@ -25,6 +25,7 @@ DIRECT_DOTS = 1200, 32  # largest result and smallest ``k`` where it makes dot p
 MULTIPLE = 4  # rows or columns of a block, where there are several
 OWN_MULTIPLES = 8, 16  # rows, and columns, of graphc's own kernel; the same for tiles of every form
 FILLED, DIRECT_FILLED = 0.7, 0.95  # of the own kernel's tiles, at least; the latter where BLAS computes directly
+DEEP_WORK = 2**18  # simple operations for which k is cut: of more than any call in a wave or chain has
 REGION = 2**19  # bytes of the result that a thread computes before what follows on them
 
 
@@ -58,26 +59,38 @@ class Product:
 @dataclass(frozen=True)
 class Split:
     """How a product is computed: each result cut into so many ``parts``, blocks of rows or of columns, by the library
-    of that name, which may be graphc's own kernel.
+    of that name, which may be graphc's own kernel. That may also cut ``along_k``.
     """
 
     library: str
     by_columns: bool
     parts: int
+    along_k: bool = False
 
     def suits(self, product: Product) -> bool:
         """Whether the product can be computed so."""
+        if self.along_k:
+            return self.library == OWN and _can_cut_k(product)
         return not (self.by_columns and product.epilogue == "rows")
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of a product: ``size`` rows or columns of a result each."""
+    """Blocks of a product: ``size`` rows or columns of a result each. Or whole results, each made in ``of_k`` blocks
+    that take ``depth`` of ``k``.
+    """
 
     size: int
     per_matrix: int
     by_columns: bool
     count: int
+    depth: int = 0
+    of_k: int = 1
+
+    @property
+    def calls(self) -> int:
+        """How many blocks threads can share."""
+        return self.count * self.of_k
 
 
 def together(product: Product, split: Split, blocks: Blocks) -> int:
@@ -88,10 +101,17 @@ def together(product: Product, split: Split, blocks: Blocks) -> int:
     return max(1, REGION // max(1, size))
 
 
+def needs_scratch(product: Product, split: Split) -> bool:
+    """Whether the kernel needs the threads' scratch memory."""
+    return split.library == OWN and (product.trans[1] or split.along_k)
+
+
 def usual_split(product: Product, libraries: Sequence[Library]) -> Split:
     """What the first of the libraries does: graphc's own kernel where the result fills its tiles, or else the first
     BLAS; and cuts of the longer side of the result, where there is enough work for several blocks.
     """
+    if libraries[0].own and _can_cut_k(product) and _most_parts(product) < FEWEST:
+        return Split(libraries[0].name, by_columns=False, parts=MOST_OF_K, along_k=True)
     real = next(library for library in libraries if not library.own)
     usual = _usual_of_blas(product, real)
     if libraries[0].own and _filled(product) >= _least_filled(product, usual, real):
@@ -100,8 +120,8 @@ def usual_split(product: Product, libraries: Sequence[Library]) -> Split:
 
 
 def _least_filled(product: Product, usual: Split, library: Library) -> float:
-    """From where on graphc's own kernel is faster than BLAS. OpenBLAS is slow where blocks are narrow, and yet too large
-    to be computed directly.
+    """From where on graphc's own kernel is faster than BLAS. OpenBLAS is slow where blocks are narrow, and yet too
+    large to be computed directly.
     """
     if not library.direct:
         return FILLED
@@ -118,6 +138,17 @@ def _usual_of_blas(product: Product, library: Library) -> Split:
     if library.direct and _is_long(product):
         return next((split for split in splits if _is_direct(product, split)), splits[0])
     return splits[0]
+
+
+def _can_cut_k(product: Product) -> bool:
+    result = product.m * product.n * product.dtype.itemsize
+    return product.batch == 1 and 0 < result <= RESULT_BYTES and product.work >= DEEP_WORK
+
+
+def _most_parts(product: Product) -> int:
+    """Into how many blocks graphc's own kernel can cut the result."""
+    by_columns = _by_columns(product)
+    return math.ceil((product.n if by_columns else product.m) / OWN_MULTIPLES[by_columns])
 
 
 def _by_columns(product: Product) -> bool:
@@ -151,6 +182,10 @@ def _macs(product: Product, split: Split) -> int:
 
 def blocks_of(product: Product, split: Split) -> Blocks:
     """The blocks into which ``split`` cuts the product."""
+    if split.along_k:
+        lanes = vector_length(product.dtype.itemsize)
+        depth = math.ceil(product.k / split.parts / lanes) * lanes
+        return Blocks(product.m, 1, False, 1, depth, math.ceil(product.k / depth))
     longer = product.n if split.by_columns else product.m
     size = max(1, math.ceil(longer / split.parts))
     if split.parts > 1:
@@ -168,13 +203,17 @@ def gemm_words(
     """The argument words of a product but for its addresses. ``leading`` are the distances of both operands' rows,
     ``batch`` the extent and the steps in bytes of each batch axis from the innermost.
     """
+    if blocks.depth:
+        along_a, along_b = leading[0] if product.trans[0] else 1, 1 if product.trans[1] else leading[1]
+        step = blocks.depth * product.dtype.itemsize
+        batch = [(blocks.of_k, along_a * step, along_b * step)]
     trans_a, trans_b = (ord("T" if trans else "N") for trans in product.trans)
     words = {
         "function": library.gemm(product.dtype), "trans_a": trans_a, "trans_b": trans_b,
         "m": product.m, "n": product.n, "k": product.k, "lda": leading[0], "ldb": leading[1],
         "block": blocks.size, "blocks_per_matrix": blocks.per_matrix, "by_columns": int(blocks.by_columns),
         "batch_axes": len(batch), "set_threads": library.set_threads,
-        "together": together(product, split, blocks),
+        "together": together(product, split, blocks), "depth": blocks.depth, "of_k": blocks.of_k,
     }  # fmt: skip
     return [words.get(name, 0) for name in GEMM_WORDS] + [word for axis in batch for word in axis]
 

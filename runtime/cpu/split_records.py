@@ -113,4 +113,4 @@ def _splits(entries: Any) -> dict[str, Split]:
     return found
 
 
-_FIELDS = {"library": str, "by_columns": bool, "parts": int}
+_FIELDS = {"library": str, "by_columns": bool, "parts": int, "along_k": bool}

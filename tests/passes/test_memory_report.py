@@ -20,7 +20,7 @@ from passes.memory_report import HOLDERS, ROWS, MemoryReport, memory_report
 from passes.pipeline import optimize
 from passes.program import Program
 from passes.waves import Steps, one_by_one
-from runtime.cpu.fixed_kernels import SCRATCH_BYTES
+from runtime.cpu.fixed_kernels import SCRATCH_BYTES, SHARED_BYTES
 from runtime.fetches import flatten
 from runtime.session import unify_constraints
 
@@ -184,6 +184,6 @@ def test_scratch_of_threads_is_told_where_products_need_it(monkeypatch: pytest.M
     x, w = gc.placeholder(("batch", 64), name="x"), gc.parameter(np.ones((96, 64), np.float32), name="w")
     with gc.Session(threads=2) as session:
         report = session.compile(x @ w.T, feeds=[x]).memory_report(batch=64)
-        assert report.scratch == 2 * SCRATCH_BYTES
-        assert "kB of scratch memory for the session's threads" in str(report)
+        assert report.scratch == 2 * SCRATCH_BYTES + SHARED_BYTES
+        assert "MB of scratch memory for the session's threads" in str(report)
         assert session.compile(x @ gc.constant(np.ones((64, 96))), feeds=[x]).memory_report(batch=64).scratch == 0

@@ -182,6 +182,19 @@ def test_candidates_suit_the_product_and_cut_it_whole() -> None:
             assert not (split.by_columns and epilogue == "rows")
 
 
+def test_k_may_be_cut_where_graphc_computes() -> None:
+    own = blas.Library(blas.OWN, 0, 0)
+    product = Product(F32, 40, 40, 10_000)
+    deep = [split for split in candidates(product, (own, ONE)) if split.along_k]
+    assert [split.library for split in deep] == [blas.OWN]
+    assert blocks_of(product, deep[0]).calls == 16
+    assert not any(split.along_k for split in candidates(product, (ONE,)))
+    assert not any(split.along_k for split in candidates(Product(F32, 40, 40, 100), (own, ONE)))
+    records = split_records.SplitRecords((own, ONE), 2)
+    records.add(product, deep[0])
+    assert split_records.SplitRecords((own, ONE), 2).find(product) == deep[0]
+
+
 def test_usual_splits_depend_on_the_product_and_the_library_alone() -> None:
     """Four blocks of the longer side; more where OpenBLAS then computes them directly, at its limits as it has them."""
     splits = {

@@ -13,8 +13,17 @@ import pytest
 
 import graphc
 from runtime.cpu import blas, cache, fixed_kernels, microkernel
-from runtime.cpu.fixed_kernels import GEMM_WORDS, SCRATCH_BYTES, gemm_source
-from runtime.cpu.products import Product, Split, blocks_of, gemm_words
+from runtime.cpu.fixed_kernels import (
+    GEMM_WORDS,
+    MOST_OF_K,
+    PANEL_BYTES,
+    RESULT_BYTES,
+    SCRATCH_BYTES,
+    SHARED_BYTES,
+    gemm_source,
+)
+from runtime.cpu.grid import SMALL_CALL
+from runtime.cpu.products import DEEP_WORK, DIRECT, Product, Split, blocks_of, gemm_words, usual_split
 
 Python = Callable[..., str]
 OWN = blas.Library(blas.OWN, 0, 0)
@@ -62,13 +71,15 @@ class Stored:
 def multiply(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, *, trans: tuple[bool, bool] = (False, False), gap: int = 0,
     factors: tuple[float, float] = (1.0, 0.0), by_columns: bool = False, parts: int = 1,
-    cuts: tuple[float, ...] = (0.0, 1.0), together: int | None = None,
+    cuts: tuple[float, ...] = (0.0, 1.0), together: int | None = None, along_k: bool = False, backwards: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """``alpha * a @ b + beta * c`` through the kernel, each stretch between ``cuts`` of the blocks by a call."""
+    """``alpha * a @ b + beta * c`` through the kernel, each stretch between ``cuts`` of the blocks by a call; the last
+    stretch first if ``backwards``.
+    """
     (m, k), n = a.shape, b.shape[1]
     left, right, result = Stored(a, trans[0], gap), Stored(b, trans[1], gap), Stored(c)
     product = Product(a.dtype, m, n, k, 1, trans)
-    split = Split(blas.OWN, by_columns, parts)
+    split = Split(blas.OWN, by_columns, parts, along_k)
     blocks = blocks_of(product, split)
     words = gemm_words(product, split, blocks, OWN, (left.leading, right.leading), [])
     scalars = np.array(factors, a.dtype)
@@ -81,12 +92,17 @@ def multiply(
         words[GEMM_WORDS.index("together")] = together
     filled = np.array(words, np.int64)
     scratch = np.full(SCRATCH_BYTES + 64, 0xFF, np.uint8)  # NaN, if anything were read before it is written
+    shared = np.full(SHARED_BYTES + 64, 0xFF, np.uint8)
+    shared[:8] = 0
+    scratch[PANEL_BYTES:][:8].view(np.int64)[0] = shared.ctypes.data
     run = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(kernel(str(a.dtype)))
-    bounds = [round(cut * blocks.count) for cut in cuts]
-    for lo, hi in itertools.pairwise(bounds):
+    stretches = list(itertools.pairwise(round(cut * blocks.calls) for cut in cuts))
+    for lo, hi in reversed(stretches) if backwards else stretches:
         run(filled.ctypes.data, scratch.ctypes.data, lo, hi)
     assert all(matrix.is_guarded() for matrix in (left, right, result))
     assert (scratch[SCRATCH_BYTES:] == 0xFF).all()
+    assert (shared[SHARED_BYTES:] == 0xFF).all()
+    assert (shared[:8] == 0).all()  # for the next one
     return result.values.copy()
 
 
@@ -141,6 +157,62 @@ def test_same_bits_however_it_is_cut(dtype: str, machine: Machine | None) -> Non
 
 
 @pytest.mark.parametrize("dtype", KINDS)
+def test_blocks_of_k(dtype: str, machine: Machine | None) -> None:
+    """The same bits whoever makes which block, and whoever is last."""
+    eps = float(np.finfo(dtype).eps)
+    for (m, n, k), trans in itertools.product(
+        [(8, 8, 3000), (3, 5, 40_001), (19, 50, 1700), (1, 7, 999), (2, 1, 17)],
+        itertools.product((False, True), repeat=2),
+    ):
+        a, b, c = drawn(m, n, k, dtype)
+        size = np.abs(a).astype(np.longdouble) @ np.abs(b).astype(np.longdouble)
+        for factors in ((1.0, 0.0), (-1.5, 0.75)):
+            forms = {"trans": trans, "factors": factors, "along_k": True, "gap": 3}
+            expected = factors[0] * (a.astype(np.longdouble) @ b) + factors[1] * c
+            for parts in (1, 3, MOST_OF_K):
+                whole = multiply(a, b, c, parts=parts, **forms)
+                limit = eps * ((k + 4) * abs(factors[0]) * size + 2 * np.abs(expected) + np.abs(c))
+                assert (np.abs(whole - expected) <= limit).all(), (m, n, k, trans, factors, parts)
+                for backwards in (False, True):
+                    cuts = (0.0, 0.3, 0.31, 0.9, 1.0)
+                    found = multiply(a, b, c, parts=parts, cuts=cuts, backwards=backwards, **forms)
+                    assert found.tobytes() == whole.tobytes(), (m, n, k, trans, parts, backwards)
+
+
+def test_when_k_is_cut() -> None:
+    """Where the result is too small to be cut; never in calls so small that threads do several side by side, for which
+    there is no memory to share.
+    """
+    assert DEEP_WORK >= SMALL_CALL
+    own = blas.libraries()
+    float32 = np.dtype("float32")
+    for m, n, k, expected in (
+        (8, 8, 10**6, True), (1, 8, 10**6, True), (8, 8, 1000, False), (64, 8, 10**6, False), (24, 48, 10**5, True),
+        (8, 8, 16 * DEEP_WORK // 64 - 1, False), (8, 8, 16 * DEEP_WORK // 64, True),
+    ):  # fmt: skip
+        for trans in itertools.product((False, True), repeat=2):
+            product = Product(float32, m, n, k, 1, trans)
+            assert usual_split(product, own).along_k == expected, product
+            assert usual_split(product, own).suits(product)
+    assert not usual_split(Product(float32, 8, 8, 10**6, batch=2), own).along_k
+    assert not Split(blas.OWN, False, 4, along_k=True).suits(Product(float32, 65, 64, 10**6))
+    assert Split(blas.OWN, False, 4, along_k=True).suits(Product(float32, 64, 64, 10**6))
+    assert not Split("scipy", False, 4, along_k=True).suits(Product(float32, 8, 8, 10**6))
+    assert RESULT_BYTES == 64 * 64 * 4
+
+
+def test_narrow_products_that_openblas_does_not_compute_directly() -> None:
+    direct = [blas.Library(blas.OWN, 0, 0), blas.Library("scipy", 1, 1, direct=True)]
+    other = [direct[0], blas.Library("scipy", 1, 1)]
+    large, small = (Product(np.dtype("float32"), 784, 10, k, trans=(True, False)) for k in (60_000, 64))
+    assert usual_split(large, direct).library == blas.OWN
+    assert DIRECT > 784 * 10 * 64
+    assert usual_split(small, direct).library == "scipy"
+    assert [usual_split(product, other).library for product in (large, small)] == ["scipy", "scipy"]
+    assert usual_split(Product(np.dtype("float32"), 1, 4096, 4096), direct).library == "scipy"
+
+
+@pytest.mark.parametrize("dtype", KINDS)
 def test_element_does_not_depend_on_its_neighbours(dtype: str) -> None:
     """A row of a batch has the bits that it has alone, in another place, or among other rows."""
     a, b, c = drawn(50, 70, 600, dtype)
@@ -188,6 +260,27 @@ def test_session_computes_with_it(dtype: str, monkeypatch: pytest.MonkeyPatch) -
             np.testing.assert_array_equal(one, expected)
 
 
+def test_sessions_cut_k() -> None:
+    """With what follows on the result, in every step of many, added to a parameter, and twice in one run."""
+    x, y = graphc.placeholder(("n", 8), name="x"), graphc.placeholder(("n", 20), name="y")
+    w = graphc.parameter(np.zeros((8, 20), np.float32), name="w")
+    product = x.mT @ y
+    moved = graphc.assign(w, w + 1e-3 * (x.mT @ y))
+    fetches = [graphc.nn.softmax(product * 0.01), graphc.sum(product, axis=0), y.mT @ x, moved]
+    rng = np.random.default_rng(0)
+    data = [rng.uniform(-1, 1, (200_000, width)).astype(np.float32) for width in (8, 20)]
+    exact = data[0].astype(np.float64).T @ data[1]
+    bits = []
+    for threads in (1, 2, 3):
+        with graphc.Session(threads=threads) as session:
+            step = session.compile(fetches, feeds=[x, y])
+            found = step.repeat(5, *data)
+            bits.append([np.asarray(v).tobytes() for v in (*found[:3], session.get(w))])
+            np.testing.assert_allclose(found[2].T, exact, atol=1e-5 * 200_000**0.5)
+            np.testing.assert_allclose(session.get(w), 5e-3 * exact, atol=1e-7 * 200_000**0.5)
+    assert bits[0] == bits[1] == bits[2]
+
+
 def test_more_threads_than_cores(python: Python) -> None:
     """Every thread has scratch memory of its own."""
     code = """
@@ -198,7 +291,8 @@ a, b = (rng.uniform(-1, 1, (300, 300)).astype(np.float32) for _ in range(2))
 bits = set()
 for threads in (1, 2, 4):
     with graphc.Session(threads=threads) as session:
-        step = session.compile([x @ y.T, x.T @ y], feeds=[x, y])
+        deep = graphc.reshape(x, (-1, 9)).T @ graphc.reshape(y, (-1, 9))
+        step = session.compile([x @ y.T, x.T @ y, graphc.tanh(deep)], feeds=[x, y])
         for _ in range(20):
             bits.add(b"".join(one.tobytes() for one in step(a, b)))
 print(len(bits))
