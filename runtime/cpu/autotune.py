@@ -18,8 +18,8 @@ import numpy as np
 
 from runtime.cpu import grid
 from runtime.cpu.binding import Bound
-from runtime.cpu.blas import OWN, Library
-from runtime.cpu.fixed_kernels import GEMM_WORDS, MOST_OF_K
+from runtime.cpu.blas import Library
+from runtime.cpu.fixed_kernels import GEMM_WORDS
 from runtime.cpu.frame import Arena, Frame, Request, Run, address_of
 from runtime.cpu.products import (
     PARTS,
@@ -28,6 +28,7 @@ from runtime.cpu.products import (
     Split,
     Splits,
     blocks_of,
+    deep_split,
     gemm_words,
     needs_scratch,
     usual_split,
@@ -60,7 +61,7 @@ def candidates(product: Product, libraries: Sequence[Library]) -> list[Split]:
         split = Split(library.name, by_columns, parts)
         if split.suits(product) and (not product.epilogue or _block_bytes(product, split) <= largest):
             found.setdefault(_cut(product, split), split)
-    deep = Split(OWN, by_columns=False, parts=MOST_OF_K, along_k=True)
+    deep = deep_split(product)
     if any(library.own for library in libraries) and deep.suits(product):
         found.setdefault(_cut(product, deep), deep)
     return list(found.values())

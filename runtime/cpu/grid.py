@@ -20,7 +20,7 @@ MAX_BLOCKS = 256  # of rows: longer ones are read faster, and so many share the 
 LEAST_ROWS = 8  # that a block adds up to a row of partial results, which are written and read once more
 NARROW_COLUMNS = 256  # columns that are still read in pieces long enough
 PARALLEL_WORK = 60_000  # below about this many simple operations one thread is faster than waking another
-SMALL_CALL = 4 * PARALLEL_WORK  # below which waking threads for a call alone is much of its time
+SMALL_CALL = 3 * PARALLEL_WORK  # below which waking threads for a call alone is much of its time
 CHAIN_WORK = 2 * PARALLEL_WORK  # of a chain: what follows it finds its results in several caches
 WAVE_WORK = 32 * PARALLEL_WORK  # of all calls of a wave: some tens of microseconds
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from graphc.dtypes import DType
 from runtime.cpu.blas import OWN, Library
-from runtime.cpu.fixed_kernels import GEMM_WORDS, MOST_OF_K, RESULT_BYTES
+from runtime.cpu.fixed_kernels import DEEP_BYTES, GEMM_WORDS, MOST_OF_K, RESULT_BYTES
 from runtime.cpu.microkernel import tile_rows, vector_length
 
 MACS_PER_OPERATION = 16
@@ -25,7 +25,8 @@ DIRECT_DOTS = 1200, 32  # largest result and smallest ``k`` where it makes dot p
 MULTIPLE = 4  # rows or columns of a block, where there are several
 OWN_MULTIPLES = 8, 16  # rows, and columns, of graphc's own kernel; the same for tiles of every form
 FILLED, DIRECT_FILLED = 0.7, 0.95  # of the own kernel's tiles, at least; the latter where BLAS computes directly
-DEEP_WORK = 2**18  # simple operations for which k is cut: of more than any call in a wave or chain has
+DEEP_WORK = 180_000  # simple operations for which k is cut: those of any call in a wave or chain are fewer
+LONG = 8  # times the extents of a result is a long k
 REGION = 2**19  # bytes of the result that a thread computes before what follows on them
 
 
@@ -110,8 +111,8 @@ def usual_split(product: Product, libraries: Sequence[Library]) -> Split:
     """What the first of the libraries does: graphc's own kernel where the result fills its tiles, or else the first
     BLAS; and cuts of the longer side of the result, where there is enough work for several blocks.
     """
-    if libraries[0].own and _can_cut_k(product) and _most_parts(product) < FEWEST:
-        return Split(libraries[0].name, by_columns=False, parts=MOST_OF_K, along_k=True)
+    if libraries[0].own and _can_cut_k(product) and _is_better_cut_along_k(product):
+        return deep_split(product)
     real = next(library for library in libraries if not library.own)
     usual = _usual_of_blas(product, real)
     if libraries[0].own and _filled(product) >= _least_filled(product, usual, real):
@@ -140,15 +141,26 @@ def _usual_of_blas(product: Product, library: Library) -> Split:
     return splits[0]
 
 
+def deep_split(product: Product) -> Split:
+    """A cut along ``k``, into blocks of one of the own kernel's pieces at least."""
+    pieces = math.ceil(product.k * product.dtype.itemsize / DEEP_BYTES)
+    return Split(OWN, by_columns=False, parts=min(pieces, MOST_OF_K), along_k=True)
+
+
 def _can_cut_k(product: Product) -> bool:
     result = product.m * product.n * product.dtype.itemsize
-    return product.batch == 1 and 0 < result <= RESULT_BYTES and product.work >= DEEP_WORK
+    long = product.k * product.dtype.itemsize > DEEP_BYTES
+    return long and product.batch == 1 and 0 < result <= RESULT_BYTES and product.work >= DEEP_WORK
 
 
-def _most_parts(product: Product) -> int:
-    """Into how many blocks graphc's own kernel can cut the result."""
+def _is_better_cut_along_k(product: Product) -> bool:
+    """Where the result has few blocks of its own. Or where rows meet a weight: each thread then reads those rows of the
+    weight that it updates, when the weight's gradient is cut by rows, and that are still in its cache.
+    """
     by_columns = _by_columns(product)
-    return math.ceil((product.n if by_columns else product.m) / OWN_MULTIPLES[by_columns])
+    longer, multiple = product.n if by_columns else product.m, OWN_MULTIPLES[by_columns]
+    is_like_a_layer = product.trans == (False, False) and product.m >= 2 * OWN_MULTIPLES[0]
+    return longer <= (FEWEST - 1) * multiple or (is_like_a_layer and product.k >= LONG * max(product.m, product.n))
 
 
 def _by_columns(product: Product) -> bool:

@@ -180,20 +180,27 @@ def test_blocks_of_k(dtype: str, machine: Machine | None) -> None:
 
 
 def test_when_k_is_cut() -> None:
-    """Where the result is too small to be cut; never in calls so small that threads do several side by side, for which
-    there is no memory to share.
+    """Where the result is too small to be cut, or each thread has its part of a weight in its cache; never in calls so
+    small that threads do several side by side, for which there is no memory to share.
     """
     assert DEEP_WORK >= SMALL_CALL
     own = blas.libraries()
     float32 = np.dtype("float32")
+    always, never, layer = {True}, {False}, {True, False}  # the latter where neither operand is transposed
     for m, n, k, expected in (
-        (8, 8, 10**6, True), (1, 8, 10**6, True), (8, 8, 1000, False), (64, 8, 10**6, False), (24, 48, 10**5, True),
-        (8, 8, 16 * DEEP_WORK // 64 - 1, False), (8, 8, 16 * DEEP_WORK // 64, True),
+        (8, 8, 10**6, always), (1, 8, 10**6, always), (24, 48, 10**5, always), (8, 8, 1000, never),
+        (8, 8, 16 * DEEP_WORK // 64 - 1, never), (8, 8, 16 * DEEP_WORK // 64, always), (32, 100, 1000, layer),
+        (32, 100, 799, never), (64, 8, 10**6, layer), (8, 512, 4096, never), (64, 65, 10**4, never),
     ):  # fmt: skip
+        found = {}
         for trans in itertools.product((False, True), repeat=2):
             product = Product(float32, m, n, k, 1, trans)
-            assert usual_split(product, own).along_k == expected, product
-            assert usual_split(product, own).suits(product)
+            split = usual_split(product, own)
+            found[trans] = split.along_k
+            assert split.suits(product)
+            assert not split.along_k or blocks_of(product, split).calls == min(MOST_OF_K, -(-k // 512))
+        assert set(found.values()) == expected, (m, n, k)
+        assert expected is not layer or [trans for trans in found if found[trans]] == [(False, False)]
     assert not usual_split(Product(float32, 8, 8, 10**6, batch=2), own).along_k
     assert not Split(blas.OWN, False, 4, along_k=True).suits(Product(float32, 65, 64, 10**6))
     assert Split(blas.OWN, False, 4, along_k=True).suits(Product(float32, 64, 64, 10**6))
