@@ -145,7 +145,7 @@ class _Links:
     def take(self, number: int) -> bool:
         """Add a call, if it can be in a chain with the others."""
         rows, extent, work = self._of.rows[number], self._extents[number], self._work[number]
-        if rows is None or work >= self._of.small:
+        if rows is None or work >= self._of.small or extent <= BLOCK_ROWS:
             return False
         writes = set(self._of.calls[number].writes)
         common = self._extent if rows.flat else extent
@@ -174,6 +174,6 @@ class _Links:
         """A chain of the calls, if it pays; else one by one. Then there are none."""
         numbers, extent, gain = self._numbers, self._extent, self._gain
         self._clear()
-        if len(numbers) > 1 and extent > BLOCK_ROWS and gain >= self._of.enough:
+        if len(numbers) > 1 and extent and gain >= self._of.enough:
             return (Chain(numbers, extent),)
         return tuple((number,) for number in numbers)

@@ -135,6 +135,20 @@ def test_networks_have_the_same_bits_for_all_numbers_of_threads(rows: int, form:
     assert any_chain
 
 
+def test_calls_without_rows_are_in_no_chain(capfd: pytest.CaptureFixture[str]) -> None:
+    """Nor do they begin one that others with rows join."""
+    x, z = inputs(64), graphc.placeholder(("k", 64), name="z")
+    k = Symbol("k")
+    with graphc.Session(threads=2) as session:
+        step = session.compile([layers(z, 3), layers(x, 20)], feeds=[z, x])
+        steps = step.program.steps({k: 0, N: 128})
+        assert [len(one) for one in steps if isinstance(one, Chain)] == [20]
+        for few, many in ((0, 128), (128, 0), (0, 0), (128, 128)):
+            found = step(np.ones((few, 64), F32), np.ones((many, 64), F32))
+            assert [one.shape for one in found] == [(few, 64), (many, 64)]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_memory_of_a_chain_is_nobody_elses(any_chain: list[Chain]) -> None:
     with graphc.Session(threads=2) as session:
         program = session.compile([layers(inputs(64), 6)]).program
