@@ -112,9 +112,9 @@ def joined(gemm: GemmCall, loop: LoopCall, *, private: bool) -> GemmCall:
     if gemm.c.kind == "temp" and private:
         target = _overwritten(gemm.c, loop)
         if target is not None:
-            number, place = target
-            loop = _in_place(loop, number, place)
-            gemm = replace(gemm, c=loop.operands[number].buffer)
+            read, written = target
+            gemm = replace(gemm, c=loop.operands[written].buffer)
+            loop = _in_place(loop, read, written)
     label = f"{gemm.label}_{loop.label}"
     return replace(gemm, epilogue=loop, label=label, nodes=(*gemm.nodes, *loop.nodes))
 

@@ -241,8 +241,8 @@ with graphc.Session() as session:
     session.run(x, {x: [1.0]})
     for i, y in enumerate(ys):
         sender = threading.Thread(target=interrupt, args=(0.03 * i,))
-        sender.start()
         try:
+            sender.start()
             session.run([y, graphc.sum(y)], {x: [1.0, 2.0]})
             sender.join()
             time.sleep(0.01)
