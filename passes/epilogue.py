@@ -143,14 +143,14 @@ def _overwritten(source: Buffer, loop: LoopCall) -> tuple[int, int] | None:
     if len(reads) != 1:
         return None
     (read,) = reads
-    last = max(k for k, stage in enumerate(loop.kernel.stages) for i in stage if i.op == "load" and i.attr == read)
+    places = [(i.op, i.attr) for i in loop.kernel.instructions()]
+    last = max(place for place, found in enumerate(places) if found == ("load", read))
     for number, operand in enumerate(loop.operands):
         buffer, mine = operand.buffer, loop.operands[read]
         alike = (buffer.dtype, operand.strides, operand.offset) == (source.dtype, mine.strides, mine.offset)
         if not alike or buffer.kind not in ("temp", "output") or product(buffer.shape) != product(source.shape):
             continue
-        stores = [k for k, s in enumerate(loop.kernel.stages) for i in s if i.op == "store" and i.attr == number]
-        if loop.kernel.args[number].mode == "w" and min(stores) >= last:
+        if loop.kernel.args[number].mode == "w" and places.index(("store", number)) > last:
             return read, number
     return None
 

@@ -39,6 +39,27 @@ def test_a_product_is_made_where_its_epilogue_writes(order: tuple[str, ...]) -> 
     assert {operand.buffer: arg.mode for operand, arg in pairs} == {scale: "r", result: "rw"}
 
 
+def test_memory_that_is_written_before_the_product_is_read_is_not_the_products() -> None:
+    """A row of another value is kept in a result's memory, in the very stage that goes on to the product."""
+    a, b, product, other, result = (
+        Buffer(i, "temp", shape, float64) for i, shape in enumerate([(4, 3), (3, 5), (4, 5), (4, 5), (4, 5)])
+    )
+    args = tuple(Arg(float64, mode, "s1") for mode in ("r", "r", "w"))
+    early = (
+        Instr("load", float64, attr=1), Instr("store", float64, (0,), 2), Instr("load", float64, attr=0),
+        Instr("reduce", float64, (2,), "add"),
+    )  # fmt: skip
+    late = (Instr("load", float64, attr=2), Instr("binary", float64, (4, 3), "mul"), Instr("store", float64, (5,), 2))
+    operands = tuple(Operand(buffer, (5, 1)) for buffer in (product, other, result))
+    loop = LoopCall(LoopKernel("pr", args, (early, late)), operands, (4, 5), (), "kept", ())
+    gemm = GemmCall(
+        Operand(a, (3,)), Operand(b, (5,)), product, False, False, (), 4, 5, 3, 1.0, 0.0, "matmul", ()
+    )  # fmt: skip
+    found = joined(gemm, loop, private=True)
+    assert found.c is product
+    assert found.epilogue == loop
+
+
 def products_fit(program: Program) -> bool:
     return all(
         str(np.prod([*call.batch, call.m, call.n])) == str(np.prod(call.c.shape, initial=1))
