@@ -10,10 +10,12 @@ import contextlib
 import importlib.util
 import linecache
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -76,8 +78,30 @@ def _mended(name: str, path: Path, source: str, build: Build) -> tuple[Any, bool
 def built(name: str, path: Path, build: Build, *, last: bool = False) -> tuple[Any, bool] | None:
     """``build`` on the module at ``path``, sealed if it compiled; None where Numba's files prove damaged. Without any,
     the source is at fault: ``CompilerError``, but at the ``last`` attempt only, because a signal in the middle of
-    compiling may surface as any error.
+    compiling may surface as any error. Ctrl-C waits until the kernel is there.
     """
+    with _interrupts_wait():
+        return _built(name, path, build, last)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C is handled afterwards: Numba, interrupted at some places, compiles nothing any more in this process."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            handler(*pressed[0])
+
+
+def _built(name: str, path: Path, build: Build, last: bool) -> tuple[Any, bool] | None:
     fresh = not kernel_files.machine_code(path)
     try:
         with _machine_code_beside_source(), _loaded(name, path) as module:
