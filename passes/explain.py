@@ -178,7 +178,6 @@ class _Notes:
         for later in range(number + 1, len(self._program.calls)):
             for buffer in written.intersection(self._program.calls[later].reads):
                 yield Neighbour(later, _name(buffer), self._reason(number, later, buffer))
-            written -= {b for b in self._program.calls[later].writes if b not in self._program.calls[later].reads}
 
     def _reason(self, producer: int, consumer: int, buffer: Buffer) -> str:
         """Why the two are apart: for the tensor in the buffer, or for one that shares its memory."""

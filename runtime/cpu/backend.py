@@ -21,6 +21,7 @@ from passes.lower import lower
 from passes.options import CompileOptions
 from passes.pipeline import Stage, optimize
 from passes.program import Buffer, Call, GemmCall, LoopCall, Program, RoutineCall, epilogue_of
+from passes.verify import verify_program
 from passes.waves import Steps
 from runtime.cpu import blas, cache, kernel_files, threads
 from runtime.cpu.autotune import TunedSplits
@@ -83,6 +84,8 @@ class CpuBackend:
         with _collector_paused():
             optimized = optimize(graph, self._options, unifier, stages.append if self._options.debug else None)
             program = lower(optimized, unifier)
+            if self._options.verify:
+                verify_program(program, unifier)
         addresses = compile_calls(program.calls, self._counters)
         run = program_runner()
         made = CpuProgram(

@@ -139,6 +139,17 @@ def test_neighbours_and_the_reason_they_are_apart() -> None:
     assert own  # the compiler has a reason of its own
 
 
+def test_every_maker_of_a_part_has_the_reader_of_the_whole() -> None:
+    parts = [gc.exp(matrix("x")) @ gc.placeholder((4, 4)), gc.placeholder((4, "n"), name="y").T, matrix("z")]
+    program = lowered(gc.cumulative_sum(gc.concat(parts, 0), 0))
+    (reader,) = [i for i, c in enumerate(program.calls) if "cumulative" in c.label]
+    whole = program.calls[reader].reads[0]
+    makers = [i for i, c in enumerate(program.calls) if whole in c.writes]
+    assert len(makers) > 1
+    told = explain(program, {}, {}).kernels
+    assert all([n.kernel for n in told[i].neighbours].count(reader) == 1 for i in makers)
+
+
 @pytest.mark.parametrize("number", range(30))
 def test_formulas_give_the_numbers(number: int) -> None:
     """With symbols and with numbers the same is said, and every reader of a kernel's result is one."""

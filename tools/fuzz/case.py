@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,13 +26,15 @@ Feeds = Mapping[Tensor, Array]
 class Case:
     """Fetched tensors and update nodes, and what every run is fed.
 
-    ``values`` are values of parameters to start from, in place of their own.
+    ``values`` are values of parameters to start from, in place of their own. With ``sharing`` work is shared among
+    threads however small it is.
     """
 
     outputs: tuple[Tensor, ...]
     updates: tuple[Node, ...]
     runs: tuple[Feeds, ...]
     values: Mapping[Tensor, Array] = field(default_factory=dict)
+    sharing: bool = False
 
     @cached_property
     def graph(self) -> Graph:
@@ -78,7 +80,7 @@ class Case:
             for old, new in zip(node.outputs, fresh.outputs, strict=True):
                 known.setdefault(old, new)
         outputs = tuple(known.get(t, t) for t in self.outputs)
-        return Case(outputs, tuple(u for u in updates), self.runs, self.values)
+        return replace(self, outputs=outputs, updates=tuple(updates))
 
 
 def holds(case: Case, run: int) -> bool:

@@ -16,6 +16,7 @@ import graphc as gc
 from fuzz.case import Array, Case
 from fuzz.noise import FEW, MORE_TRIALS, MOST_TRIALS, TRIALS, Difference, Model, Tally, Trials, differences
 from fuzz.poison import poisoned
+from fuzz.sharing import shared
 from graphc.errors import CompilerError, GraphcError
 from graphc.node import Tensor
 from passes.gradient import expand_gradients
@@ -119,7 +120,7 @@ def answer(session: gc.Session, case: Case, run: int, times: int = 1) -> Answer:
     results: Sequence[Array] = []
     error = None
     feeds = case.runs[run]
-    with np.errstate(all="ignore"), poisoned():
+    with np.errstate(all="ignore"), poisoned(), shared() if case.sharing else contextlib.nullcontext():
         try:
             if times == 1:
                 results = session.run(case.fetches, feeds)

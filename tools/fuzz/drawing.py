@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,12 +13,14 @@ import graphc as gc
 from fuzz import arguments
 from fuzz.case import Array, Case, holds, is_static, numbers
 from fuzz.catalogue import Entry, entries
+from fuzz.layers import layered
 from fuzz.requests import custom, gradient, updates
 from fuzz.values import LAYOUTS, MODES, Source, laid_out
 from graphc.dims import Dim, Extent, Symbol, dim, evaluate, symbols
 from graphc.errors import GraphcError
 from graphc.node import Node, Tensor
 from graphc.opdef import OpDef
+from graphc.state import Update
 from passes.graph import topological
 from runtime.session import unify_constraints
 
@@ -31,6 +34,7 @@ FLOATS = ("float32", "float32", "float32", "float64")
 EXTENTS: tuple[Extent, ...] = (3, 1, 2, 4, 5, 7, 17)
 SIZES = ((3, 2), (1, 5), (7, 1), (0, 3), (2, 0), (9, 4), (257, 3), (5, 33), (1, 1), (0, 0), (4, 4), (16, 16), (33, 64))
 LARGE = ((700, 33), (20011, 2), (3, 9000))
+LAYERED = 25  # percent of the programs are layers with their training
 MOST_NODES = 60
 MOST_ELEMENTS = 2**21
 
@@ -46,6 +50,7 @@ class Drawing:
         self.values = np.random.default_rng([seed, number])
         self.catalogue = list(catalogue) if catalogue is not None else entries()
         self.rows = [e for e in self.catalogue if e.op is not None] or self.catalogue
+        self.layers = any(e.name == "matmul" for e in self.catalogue)
         self.tensors: list[Tensor] = []
         self.sources: dict[Tensor, Source] = {}
         self.parameters: list[Tensor] = []
@@ -161,19 +166,23 @@ class Drawing:
         self.refused += 1
         del self.tensors[before:]
 
-    def case(self) -> tuple[Case, list[str]]:
-        """The program with feeds for its runs; and the ops in it."""
+    def lines(self) -> Update | None:
+        """A program of any ops, and perhaps an update."""
         for _ in range(self.rng.randint(1, 3)):
             self.leaf(self.pick(DTYPES), self.shape())
         attempts = 0
         while self.nodes() < self.size and attempts < 3 * self.size + 10:
             attempts += 1
             self.line()
-        update = updates(self) if self.chance(60) else None
+        return updates(self) if self.chance(60) else None
+
+    def case(self) -> tuple[Case, list[str]]:
+        """The program with feeds for its runs; and the ops in it."""
+        update = layered(self) if self.layers and self.chance(LAYERED) else self.lines()
         outputs = self.fetched()
         assigns = tuple(update.assigns) if update is not None else ()
-        case = Case(tuple(outputs), assigns, ())
-        return Case(case.outputs, case.updates, tuple(self.runs(case))), [n.op.name for n in case.graph.nodes]
+        case = Case(tuple(outputs), assigns, (), sharing=self.chance(60))
+        return replace(case, runs=tuple(self.runs(case))), [n.op.name for n in case.graph.nodes]
 
     def nodes(self) -> int:
         return len(topological([t.node for t in self.tensors]))
@@ -203,7 +212,7 @@ class Drawing:
                 if any(np.prod(s) > MOST_ELEMENTS for s in shapes.values()):
                     continue
                 feeds = {t: np.zeros(shape, t.dtype) for t, shape in shapes.items()}
-                trial = Case(case.outputs, case.updates, (feeds,))
+                trial = replace(case, runs=(feeds,))
                 if holds(trial, 0) and largest(trial) <= MOST_ELEMENTS:
                     break
                 if attempt > 9 and self.chance(10) and all(np.prod(s) <= 4096 for s in shapes.values()):

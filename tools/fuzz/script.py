@@ -13,6 +13,7 @@ import graphc as gc
 from fuzz.arguments import BuildError
 from fuzz.case import Array, Case
 from fuzz.check import TIMES, Failure
+from fuzz.sharing import SHARED
 from graphc import ops
 from graphc.dims import Atom, Dim, Extent, Minimum, Quotient, Symbol
 from graphc.node import Node, Tensor
@@ -45,6 +46,7 @@ class _Writer:
         body += self.running(failure)
         head = [f"# {line}".rstrip() for line in comment.splitlines()]
         head += ["import numpy as np", "from numpy import inf, nan", "import graphc as gc", *self.imports]
+        head += ["from runtime.cpu import grid", SHARED] if case.sharing else []
         head += [f"{name} = gc.dim({name!r})" for name in self.symbols.values()]
         return "\n".join([*head, "", *body]) + "\n"
 
@@ -307,7 +309,7 @@ def _number(value: Any) -> str:
 def _repeating(fetches: str, feeds: list[str], written: list[str], run: int) -> list[str]:
     given, parameters = ", ".join(feeds), ", ".join(written)
     return [
-        "with gc.Session(threads=1) as s, gc.Session(threads=1) as t:",
+        "with gc.Session(threads=1) as s, gc.Session(threads=2) as t:",
         f"    singly = [s.run([{fetches}], runs[{run}]) for _ in range({TIMES})][-1]",
         f"    at_once = t.compile([{fetches}], [{given}]).repeat({TIMES}, *[runs[{run}][x] for x in [{given}]])",
         f"    pairs = [*zip(singly, at_once), *((s.get(p), t.get(p)) for p in [{parameters}])]",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,13 @@ def one_run(case: Case, run: int) -> Iterator[Case]:
             with np.errstate(all="ignore"):
                 session.run(case.fetches, case.runs[number])
         values = {p: np.asarray(session.get(p)) for p in case.parameters}
-    yield Case(case.outputs, case.updates, (case.runs[run],), values)
+    yield replace(case, runs=(case.runs[run],), values=values)
 
 
 def fewer_runs(case: Case) -> Iterator[Case]:
     if len(case.runs) > 1:
         for i in range(len(case.runs)):
-            yield Case(case.outputs, case.updates, case.runs[:i] + case.runs[i + 1 :], case.values)
+            yield replace(case, runs=case.runs[:i] + case.runs[i + 1 :])
 
 
 def fewer_fetches(case: Case, failure: Failure) -> Iterator[Case]:
@@ -111,9 +112,9 @@ def fewer_fetches(case: Case, failure: Failure) -> Iterator[Case]:
     if failure.difference is not None:
         place = failure.difference.place
         if place < len(case.outputs):
-            yield Case((case.outputs[place],), (), case.runs, case.values)
+            yield replace(case, outputs=(case.outputs[place],), updates=())
         else:
-            yield Case((), (case.updates[place - len(case.outputs)],), case.runs, case.values)
+            yield replace(case, outputs=(), updates=(case.updates[place - len(case.outputs)],))
 
 
 def single_fetches(case: Case) -> Iterator[Case]:
@@ -126,7 +127,7 @@ def single_fetches(case: Case) -> Iterator[Case]:
         outputs = tuple(x for x in part if isinstance(x, Tensor))
         updates = tuple(x for x in part if isinstance(x, Node))
         if part and len(part) < len(everything):
-            yield Case(outputs, updates, case.runs, case.values)
+            yield replace(case, outputs=outputs, updates=updates)
 
 
 def unread(case: Case) -> Iterator[Case]:
@@ -134,10 +135,10 @@ def unread(case: Case) -> Iterator[Case]:
     needed = set(case.placeholders)
     if any(t not in needed for feeds in case.runs for t in feeds):
         runs = tuple({t: a for t, a in feeds.items() if t in needed} for feeds in case.runs)
-        yield Case(case.outputs, case.updates, runs, case.values)
+        yield replace(case, runs=runs)
     present = set(case.parameters)
     if any(p not in present for p in case.values):
-        yield Case(case.outputs, case.updates, case.runs, {p: a for p, a in case.values.items() if p in present})
+        yield replace(case, values={p: a for p, a in case.values.items() if p in present})
 
 
 # Nodes.
@@ -147,7 +148,7 @@ def written_out(case: Case) -> Iterator[Case]:
     """The gradients as the nodes that compute them."""
     if any(n.op.kind is Kind.TRANSFORM for n in case.graph.nodes):
         graph = expand_gradients(case.graph)
-        yield Case(graph.outputs, graph.updates, case.runs, case.values)
+        yield replace(case, outputs=graph.outputs, updates=graph.updates)
 
 
 def intermediate(case: Case) -> list[Tensor]:
@@ -226,7 +227,7 @@ class Values:
             {**feeds, **{replaced[t]: known[t] for t in tensors}}
             for feeds, known in zip(self.case.runs, self.known, strict=True)
         )
-        return Case(new.outputs, new.updates, runs, new.values)
+        return replace(new, runs=runs)
 
 
 # Extents.
@@ -275,7 +276,7 @@ def _less(size: int) -> list[int]:
 def resized(case: Case, run: int, extents: Mapping[Symbol, int]) -> Case:
     """One run with other values of symbolic extents."""
     feeds = {t: cut(a, numbers(t.shape, extents)) for t, a in case.runs[run].items()}
-    return Case(case.outputs, case.updates, (*case.runs[:run], feeds, *case.runs[run + 1 :]), case.values)
+    return replace(case, runs=(*case.runs[:run], feeds, *case.runs[run + 1 :]))
 
 
 def reshaped(case: Case, change: Callable[[Any], Any], extents: Mapping[Symbol, int] | None) -> Case:
@@ -314,7 +315,9 @@ def reshaped(case: Case, change: Callable[[Any], Any], extents: Mapping[Symbol, 
     for number, feeds in enumerate(case.runs):
         sizes = case.extents(number) if extents is None else extents
         runs.append({replaced[t]: cut(a, numbers(replaced[t].shape, sizes)) for t, a in feeds.items()})
-    return Case(tuple(replaced[t] for t in case.outputs), updates, tuple(runs), arrays)
+    return replace(
+        case, outputs=tuple(replaced[t] for t in case.outputs), updates=updates, runs=tuple(runs), values=arrays
+    )
 
 
 def _initial(parameter: Tensor) -> Array:
@@ -338,7 +341,7 @@ def patterned(case: Case) -> Iterator[Case]:
         for t, a in feeds.items():
             if a.size > LONG and not is_pattern(a):
                 runs = (*case.runs[:run], {**feeds, t: pattern(a.shape, t.dtype)}, *case.runs[run + 1 :])
-                yield Case(case.outputs, case.updates, runs, case.values)
+                yield replace(case, runs=runs)
 
 
 def simpler(case: Case) -> Iterator[Case]:
@@ -347,10 +350,10 @@ def simpler(case: Case) -> Iterator[Case]:
         for t, a in feeds.items():
             for new in _simpler(a):
                 runs = (*case.runs[:run], {**feeds, t: new}, *case.runs[run + 1 :])
-                yield Case(case.outputs, case.updates, runs, case.values)
+                yield replace(case, runs=runs)
     for p, a in case.values.items():
         for new in _simpler(a):
-            yield Case(case.outputs, case.updates, case.runs, {**case.values, p: new})
+            yield replace(case, values={**case.values, p: new})
 
 
 def _simpler(array: Array) -> Iterator[Array]:
