@@ -10,8 +10,8 @@ from graphc.errors import SessionError
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """``verify`` checks the graph after every pass; ``dump`` is a folder (or "-" for the log) that receives the
-    graph after every pass; ``debug`` runs the reference after every pass on the feeds of a run.
+    """``verify`` checks the graph after every pass, and the lowered program; ``dump`` is a folder (or "-" for the log)
+    that receives the graph after every pass; ``debug`` runs the reference after every pass on the feeds of a run.
     """
 
     verify: bool = False

@@ -73,6 +73,15 @@ def test_every_program_prints_as_a_script_that_runs(kernel_cache_folder: str) ->
         assert ended is None or check(case).refused, f"{ended}\n{script(case)}"
 
 
+def test_layers_with_their_training_are_drawn_and_share_their_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzz.drawing.LAYERED", 100)
+    cases = [draw(4, number) for number in range(20)]
+    assert sum(names.count("matmul") > 1 and bool(case.updates) for case, names in cases) > 10
+    (shared, *_), (usual, *_) = ([c for c, _ in cases if c.sharing is sharing] for sharing in (True, False))
+    assert "grid.PARALLEL_WORK" in script(shared)
+    assert "grid.PARALLEL_WORK" not in script(usual)
+
+
 # What is found.
 
 
@@ -205,3 +214,13 @@ def test_zeros_have_signs_unless_an_extremum_chose_them() -> None:
     assert not differences([minus, minus], trials)
     assert not differences([minus, plus], trials)
     assert differences([plus, plus], trials)
+
+
+def test_a_sum_may_be_added_up_one_term_after_the_other() -> None:
+    """Equal terms round alike, again and again; a term that is left out is more than that."""
+    x = gc.placeholder((3, 9587), "float64", name="x")
+    known = {x: np.repeat([[0.1], [1 / 3], [7.7]], 9587, 1)}
+    trials = Model(Graph((gc.sum(x, 1),), ())).measure({}, known, seed=0, trials=48)
+    in_order = np.add.accumulate(known[x], 1)[:, -1]
+    assert not differences([in_order], trials)
+    assert differences([in_order - known[x][:, 0]], trials)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROWS: tuple[Extent, ...] = (dim("n"), dim("n"), 8, 16, 24)
 WIDTHS = (4, 8, 8, 12, 17)
-MOST_LAYERS = 10
+MOST_LAYERS = 12
 
 
 class Layers:
@@ -36,6 +36,7 @@ class Layers:
         self.positions = self.fed("int64", (self.rows,), -fixed, fixed - 1, bounded=True)
         self.hidden = [self.fed(self.dtype, (self.rows, self.width), -1, 1)]
         self.square = self.weight(self.width, self.width)
+        self.aside = self.fed(self.dtype, (dim("m"), self.width), -1, 1)  # of other rows: numbers come of it
 
     def fed(self, dtype: Any, shape: tuple[Extent, ...], low: float, high: float, *, bounded: bool = False) -> Tensor:
         """A new placeholder."""
@@ -64,10 +65,12 @@ class Layers:
             lambda: h @ turned(self.square) * g,
             lambda: gc.tanh(h @ self.weight(w, 5)) @ self.weight(5, w),
             lambda: h @ self.weight(w, 1) * g,
+            lambda: h + self.weight(1, w),
             lambda: turned(turned(h) @ g @ self.square)[:1] + h,
             lambda: gc.softmax(h @ turned(g), -1) @ g,
             lambda: gc.nn.layer_norm(h, self.weight(w), self.weight(w)),
             lambda: h - gc.mean(h, axis=d.pick((0, 1)), keepdims=True),
+            lambda: (h - gc.mean(h, axis=1, keepdims=True)) * g,
             lambda: h * gc.max(g, axis=1, keepdims=True),
             lambda: gc.where(h > g, h, g * 0.5),
             lambda: gc.take(h, self.positions, axis=0) * 0.5 + g,
@@ -76,8 +79,10 @@ class Layers:
             lambda: gc.cumulative_sum(h, axis=d.pick((0, 1))) * 0.1,
             lambda: gc.nn.dropout(h, 0.3) + gc.random.normal(h.shape, dtype=str(self.dtype)) * 0.1,
         )
-        made = d.pick(forms[:6] if d.chance(50) else forms)()
-        return gc.tanh(made) if d.chance(60) else made
+        made = d.pick(forms[:6] if d.chance(25) else forms)()
+        if d.chance(15):
+            made = gc.tanh(made) * gc.sum(gc.tanh(self.aside @ self.weight(w, w))) * 0.1
+        return gc.tanh(made) if d.chance(80) else made
 
     def step(self) -> Update | None:
         """An optimiser's update of all weights, or new values for some; perhaps none."""
@@ -94,7 +99,7 @@ class Layers:
 def layered(d: Drawing) -> Update | None:
     """Draw such a program."""
     layers = Layers(d)
-    for _ in range(d.rng.randint(2, MOST_LAYERS)):
+    for _ in range(d.rng.randint(3, MOST_LAYERS)):
         try:
             layers.hidden.append(d.known(layers.layer()))
         except GraphcError:

@@ -238,12 +238,13 @@ def any_sign(array: Array, rng: np.random.Generator, *, zeros: bool) -> Array:
 
 
 def otherwise(node: Node, extents: Mapping[Symbol, int], inputs: Sequence[Array], rng: np.random.Generator) -> Array:
-    """A sum or product of floats as others may compute it: in another order, in parts that are put together at the
-    end, or without intermediate rounding. So overflows on the way show that depend on it.
+    """A sum or product of floats as others may compute it: in another order, one term after the other, in parts that
+    are put together at the end, or without intermediate rounding. So overflows on the way show that depend on it, and
+    what rounds alike again and again: NumPy adds up in pairs, which hides it.
     """
     rule, form = node.op.reference, Reference(node, extents)
     assert rule is not None
-    way = rng.integers(3)
+    way = rng.integers(4)
     if way == 0:
         wide = [x.astype(_WIDER[x.dtype]) if x.dtype in _WIDER else x for x in inputs]
         return np.asarray(rule(form, *wide)).astype(node.results[0].dtype)
@@ -252,13 +253,18 @@ def otherwise(node: Node, extents: Mapping[Symbol, int], inputs: Sequence[Array]
         order = rng.permutation(x.shape[-1])
         return np.asarray(rule(form, x[..., order], y[..., order, :], *rest))
     (x,) = inputs
-    for axis in node.attrs["axis"]:
+    axes = node.attrs["axis"]
+    for axis in axes:
         x = x.take(rng.permutation(x.shape[axis]), axis)
-    longest = max(node.attrs["axis"], key=lambda a: x.shape[a])
+    longest = max(axes, key=lambda a: x.shape[a])
     if way == 1 or x.shape[longest] < 2:
         return np.asarray(rule(form, x))
-    first, second = np.split(x, [int(rng.integers(1, x.shape[longest]))], longest)
     combine = np.add if node.op.reduce == "add" else np.multiply
+    if way == 2 and x.size:
+        terms = np.moveaxis(x, axes, range(-len(axes), 0))
+        kept = terms.shape[: terms.ndim - len(axes)]
+        return combine.accumulate(terms.reshape(*kept, -1), -1)[..., -1].reshape(np.shape(rule(form, x)))
+    first, second = np.split(x, [int(rng.integers(1, x.shape[longest]))], longest)
     return np.asarray(combine(rule(form, first), rule(form, second)))
 
 

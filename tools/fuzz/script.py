@@ -45,6 +45,7 @@ class _Writer:
         body += [line for t in sorted(unread, key=lambda t: t.node.serial) for line in self.node(t.node)]
         body += self.running(failure)
         head = [f"# {line}".rstrip() for line in comment.splitlines()]
+        head += ["import os", "", 'os.environ["GRAPHC_VERIFY"] = "1"', ""]
         head += ["import numpy as np", "from numpy import inf, nan", "import graphc as gc", *self.imports]
         head += ["from runtime.cpu import grid", SHARED] if case.sharing else []
         head += [f"{name} = gc.dim({name!r})" for name in self.symbols.values()]
