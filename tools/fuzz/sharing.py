@@ -10,7 +10,7 @@ from math import inf
 
 from runtime.cpu import grid
 
-LIMITS = {"PARALLEL_WORK": 1.0, "CHAIN_WORK": -inf, "SMALL_CALL": inf}
+LIMITS = {"PARALLEL_WORK": 1.0, "CHAIN_WORK": -inf}
 SHARED = f"{', '.join(f'grid.{name}' for name in LIMITS)} = {', '.join(map(str, LIMITS.values()))}  # share all work"
 
 
