@@ -164,7 +164,7 @@ class _Links:
 
     def _gained(self, number: int, work: float) -> float:
         """What a call brings to a chain: that threads are awake in any case; or its work, less what it takes to fetch
-        what other threads may have changed since the last run.
+        what other threads may have written since: parameters that are updated, and earlier results read whole.
         """
         if work >= self._of.alone:
             return self._of.enough

@@ -1,8 +1,8 @@
 """Products with vectors as sums.
 
 There is nothing in them for a matrix product to use again: what counts is to read each byte once, on all threads, in
-one kernel with what comes before and after. That holds where the loop's contiguous axis is long; short rows stay
-products.
+one kernel with what comes before and after. That holds where the loop's contiguous axis is known to be long; where it
+is short, or a symbol, they stay products.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ WIDE = 64  # sums made side by side
 
 
 def products_with_vectors(graph: Graph) -> Graph:
-    """``graph`` in which products of two vectors, and of a vector and a matrix whose rows are long, are elementwise
-    products and their sums.
+    """``graph`` in which outer products are elementwise ones, and products of two vectors, or of a vector and a matrix
+    that is long as it lies in memory, sums of elementwise ones.
     """
     return rebuild(graph, _as_sum)
 

@@ -1,5 +1,5 @@
 """The verifiers: every node obeys its own op's ``infer``, checked between passes; and the calls of a program read what
-was written before, and write inside their buffers.
+was written before, and write inside their buffers, as far as that is known before the extents are.
 
 The first is in the manner of JAX's ``typecheck_jaxpr``: the shape rules are the checker.
 """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from passes.program import Buffer, Call, loops_of
 
-Steps = tuple[tuple[int, ...], ...]  # numbers of calls, in the order in which they run; those of one step side by side
+Steps = tuple[tuple[int, ...], ...]  # numbers of calls, in the order in which they run; steps are waves or chains
 
 
 def not_awaited(calls: Sequence[Call]) -> list[bool]:

@@ -78,7 +78,9 @@ class Binder:
         self._lives: tuple[Steps, Spans] = ((), {})
 
     def bind(self, values: Mapping[Symbol, int], *, waves: bool = True) -> Bound:
-        """The program at these extents; without ``waves`` the calls run one by one, in order."""
+        """The program at these extents; without ``waves`` the calls run one by one, in order, those of a
+        chain cut as they are in it.
+        """
         return _Binding(self, values, waves).finish()
 
     def sizes(self, values: Mapping[Symbol, int]) -> dict[int, int]:
@@ -125,7 +127,11 @@ class _Binding:
     def _arranged(self, calls: Sequence[Call]) -> Steps:
         """The order in which calls run, some of them side by side; those of a chain are cut into its blocks."""
         limits = (grids.SMALL_CALL, grids.WAVE_WORK)
-        steps = arrange(calls, self._work, *limits, self._binder.free)
+        deep = {call for call, (_, split, _) in self._gemms.items() if split.along_k}
+        free = self._binder.free
+        if deep:  # the threads share memory for one such product at a time
+            free = [alone and id(call) not in deep for alone, call in zip(free, calls, strict=True)]
+        steps = arrange(calls, self._work, *limits, free)
         chaining = self._binder.chaining
         rows = [0 if along is None else self._number(along.extent) for along in chaining.rows]
         steps = chaining.chained(steps, rows, self._work, self.sizes)

@@ -1,9 +1,9 @@
 """What computes matrix products: graphc's own kernel (fixed_kernels.py), or a BLAS library: SciPy's, which is always
 there, or MKL where it is installed.
 
-``GRAPHC_BLAS`` says which: ``scipy``, ``mkl``, or ``graphc``, with a library for products that are too narrow for the
-own kernel's tiles. ``auto`` is MKL if it is found and works, except on AMD's processors; else ``graphc``, where the
-processor multiplies and adds in one operation. ``autotune`` chooses among all of them.
+``GRAPHC_BLAS`` says which: ``scipy``, ``mkl``, or ``graphc``, with a library for small products that are too narrow
+for the own kernel's tiles. ``auto`` is MKL if it is found and works, except on AMD's processors; else ``graphc``, where
+the processor multiplies and adds in one operation. ``autotune`` chooses among all of them.
 
 MKL is the wheel of the extra ``mkl``, or conda's, found in the environment's own folder. How many threads it uses is
 said in the thread that calls, for as long as the call takes: what else uses MKL in this process keeps its settings. (A
@@ -110,7 +110,7 @@ def describe() -> dict[str, str]:
     except (DeviceError, SessionError) as error:
         return {"blas": f"none: {error}", "blas threads": "none"}
     more = [version(library) for library in found if library not in used]
-    text = ", and for narrow products ".join(version(library) for library in used)
+    text = ", and for small narrow products ".join(version(library) for library in used)
     text += f"; with autotune also {', '.join(more)}" if more else ""
     others = [f"{_threads(library)} where others call {library.name}" for library in found if not library.own]
     return {"blas": text, "blas threads": ", ".join(["1 in each call of graphc's", *others])}

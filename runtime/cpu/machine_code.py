@@ -57,7 +57,8 @@ def through_disk(name: str, source: str, build: Build) -> tuple[Any, bool]:
         module = ModuleType(_module_name(name))
         try:
             exec(compile(source, f"<graphc kernel {name}>", "exec"), module.__dict__)
-            found = build(module, False)
+            with _interrupts_wait():
+                found = build(module, False)
         except Exception as error:
             raise _refused(name, "nowhere: the cache cannot be used", error) from error
     return found
@@ -77,8 +78,8 @@ def _mended(name: str, path: Path, source: str, build: Build) -> tuple[Any, bool
 
 def built(name: str, path: Path, build: Build, *, last: bool = False) -> tuple[Any, bool] | None:
     """``build`` on the module at ``path``, sealed if it compiled; None where Numba's files prove damaged. Without any,
-    the source is at fault: ``CompilerError``, but at the ``last`` attempt only, because a signal in the middle of
-    compiling may surface as any error. Ctrl-C waits until the kernel is there.
+    the source is at fault: ``CompilerError``, but at the ``last`` attempt only, because another signal's handler in
+    the middle of compiling may surface as any error. Ctrl-C waits until the kernel is there.
     """
     with _interrupts_wait():
         return _built(name, path, build, last)

@@ -1,9 +1,10 @@
 """The innermost piece of matrix products: a tile of the result that stays in registers while it runs along ``k``.
 
-A tile is ``ROWS`` rows of some vectors of columns. In each step a vector of the right operand's row is loaded once, an
-element of each of the left operand's rows is broadcast, and multiplied and added to its accumulators in one operation
-(Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; Van Zee and van de Geijn, "BLIS",
-2015). Every element is the same sum in the same order wherever in a tile it lies.
+A tile is ``ROWS`` rows of some vectors of columns, or of half a vector where the result is no wider. In each step a
+vector of the right operand's row is loaded once, an element of each of the left operand's rows is broadcast, and
+multiplied and added to its accumulators in one operation (Goto and van de Geijn, "Anatomy of high-performance matrix
+multiplication", 2008; Van Zee and van de Geijn, "BLIS", 2015). Every element is the same sum in the same order wherever
+in a tile it lies.
 """
 
 from __future__ import annotations

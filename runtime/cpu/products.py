@@ -25,7 +25,7 @@ DIRECT_DOTS = 1200, 32  # largest result and smallest ``k`` where it makes dot p
 MULTIPLE = 4  # rows or columns of a block, where there are several
 OWN_MULTIPLES = 8, 16  # rows, and columns, of graphc's own kernel; the same for tiles of every form
 FILLED, DIRECT_FILLED = 0.7, 0.95  # of the own kernel's tiles, at least; the latter where BLAS computes directly
-DEEP_WORK = 180_000  # simple operations for which k is cut: those of any call in a wave or chain are fewer
+DEEP_WORK = 180_000  # simple operations for which k is cut: smaller calls share their launch with others
 LONG = 8  # times the extents of a result is a long k
 REGION = 2**19  # bytes of the result that a thread computes before what follows on them
 
@@ -59,8 +59,8 @@ class Product:
 
 @dataclass(frozen=True)
 class Split:
-    """How a product is computed: each result cut into so many ``parts``, blocks of rows or of columns, by the library
-    of that name, which may be graphc's own kernel. That may also cut ``along_k``.
+    """How a product is computed: by the library of that name, which may be graphc's own kernel, each result cut into so
+    many ``parts``, blocks of rows or of columns; or ``along_k``, which only the own kernel does, into partial results.
     """
 
     library: str
@@ -108,8 +108,9 @@ def needs_scratch(product: Product, split: Split) -> bool:
 
 
 def usual_split(product: Product, libraries: Sequence[Library]) -> Split:
-    """What the first of the libraries does: graphc's own kernel where the result fills its tiles, or else the first
-    BLAS; and cuts of the longer side of the result, where there is enough work for several blocks.
+    """What the first of the libraries does: graphc's own kernel where the result fills its tiles or OpenBLAS is slow,
+    or else the first BLAS; and cuts of the longer side of the result, where there is enough work for several blocks, or
+    of ``k``, where that is better.
     """
     if libraries[0].own and _can_cut_k(product) and _is_better_cut_along_k(product):
         return deep_split(product)
@@ -121,8 +122,8 @@ def usual_split(product: Product, libraries: Sequence[Library]) -> Split:
 
 
 def _least_filled(product: Product, usual: Split, library: Library) -> float:
-    """From where on graphc's own kernel is faster than BLAS. OpenBLAS is slow where blocks are narrow, and yet too
-    large to be computed directly.
+    """What part of its tiles a result must fill for graphc's own kernel to be faster than BLAS. OpenBLAS is slow where
+    blocks are narrow, and yet too large to be computed directly.
     """
     if not library.direct:
         return FILLED

@@ -21,7 +21,7 @@ from passes.verify import verify_program
 
 @pytest.fixture
 def program() -> Program:
-    """The sum of exponentials of a product's rows: a product, and a kernel that reads its result."""
+    """A product, whose result a routine reads, and an elementwise kernel."""
     x, w = gc.placeholder(("n", 3), name="x"), gc.placeholder((3, 5), name="w")
     found = lower(optimize(Graph((gc.cumulative_sum(x @ w, 0), gc.exp(w)), ())))
     verify_program(found, Unifier())

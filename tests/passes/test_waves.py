@@ -10,6 +10,7 @@ from graphc.dtypes import float32
 from passes.memory import lifetimes, plan_memory, rounded
 from passes.program import Buffer, Call, Program, RoutineCall
 from passes.waves import arrange, one_by_one
+from runtime.cpu import grid, products
 from runtime.cpu.runner_source import BLOCKS, FUNCTION, WAYS
 
 F32 = np.float32
@@ -47,6 +48,27 @@ def test_waves_run_one_after_the_other() -> None:
     assert arrange(chain[:5] + chain[6:], work[:5] + work[6:], 2, 3) == ((0,), (1, 2, 3), (4, 5))
     between = [chain[0], chain[1], chain[2], call([], results[5:6]), chain[3], chain[4]]
     assert arrange(between, [5, 1, 1, 5, 1, 1], 2, 2) == ((0,), (3,), (1, 2), (4, 5))
+
+
+def test_products_that_are_cut_along_k_are_in_no_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads have memory for the partial results of one at a time."""
+    monkeypatch.setattr(products, "DEEP_WORK", 1)
+    monkeypatch.setattr(grid, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(grid, "WAVE_WORK", 1e12)
+    monkeypatch.setattr(grid, "SMALL_CALL", 150_000)
+    rng = np.random.default_rng(0)
+    x = [graphc.placeholder(("n", 8), name=f"x{i}") for i in range(4)]
+    y = graphc.placeholder(("n", 24), name="y")
+    arrays = [rng.normal(size=(5000, 8)).astype(F32) for _ in x]
+    last = rng.normal(size=(5000, 24)).astype(F32)
+    with graphc.Session(threads=2) as session:
+        step = session.compile([a.mT @ y for a in x], feeds=[*x, y])
+        for _ in range(20):
+            for found, a in zip(step(*arrays, last), arrays, strict=True):
+                np.testing.assert_allclose(found, a.astype(np.float64).T @ last, rtol=0, atol=0.01)
+        (bound,) = [request.bound for request in step.program._requests.values()]
+    assert bound.scratch  # of products that are cut along k
+    assert (bound.table[:, FUNCTION] != 0).all()  # no row stands before a group
 
 
 def test_results_that_are_needed_are_not_put_off() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -233,6 +235,25 @@ def test_pycache_that_is_a_file_costs_speed_only(tmp_path: Path, python: Python)
         (tmp_path / "cache" / f"{first:02x}" / "__pycache__").write_text("")
     python(PROGRAM, GRAPHC_CACHE_DIR=str(tmp_path / "cache"), HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path / "x"))
     assert not (tmp_path / "x").exists()  # Numba did not put its files elsewhere, unguarded
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_ctrl_c_waits_for_the_kernel(usable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a folder for it or without: Numba may be of no more use where it is interrupted."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GRAPHC_CACHE_DIR", str(tmp_path / ("cache" if usable else "file/cache")))
+    went_on = []
+
+    def build(module: ModuleType, cached: bool) -> tuple[str, bool]:
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(cached)
+        return module.__name__, False
+
+    with pytest.raises(KeyboardInterrupt):
+        machine_code.through_disk("k_interrupted", "def k_interrupted(): pass\n", build)
+    assert went_on == [usable]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)  # it is handled as before
 
 
 def test_folder_without_permission_costs_speed_only(

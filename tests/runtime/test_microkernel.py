@@ -180,11 +180,9 @@ def test_blocks_of_k(dtype: str, machine: Machine | None) -> None:
 
 
 def test_when_k_is_cut() -> None:
-    """Where the result is too small to be cut, or each thread has its part of a weight in its cache; never in calls so
-    small that threads do several side by side, for which there is no memory to share.
-    """
+    """Where the result is too small to be cut, or each thread has its part of a weight in its cache."""
     assert DEEP_WORK >= SMALL_CALL
-    own = blas.libraries()
+    own = [blas.Library(blas.OWN, 0, 0), blas.Library("scipy", 1, 1, direct=True)]
     float32 = np.dtype("float32")
     always, never, layer = {True}, {False}, {True, False}  # the latter where neither operand is transposed
     for m, n, k, expected in (

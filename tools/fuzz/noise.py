@@ -13,6 +13,7 @@ What is made of fed values by moves and correctly rounded arithmetic alone does 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -249,21 +250,24 @@ def otherwise(node: Node, extents: Mapping[Symbol, int], inputs: Sequence[Array]
         wide = [x.astype(_WIDER[x.dtype]) if x.dtype in _WIDER else x for x in inputs]
         return np.asarray(rule(form, *wide)).astype(node.results[0].dtype)
     if node.op.kind is Kind.MATMUL:
-        x, y, *rest = inputs
+        x, y = inputs
+        if way == 1 and x.shape[-1]:
+            terms = (rule(form, x[..., [i]], y[..., [i], :]) for i in range(x.shape[-1]))
+            return np.asarray(functools.reduce(np.add, terms))
         order = rng.permutation(x.shape[-1])
-        return np.asarray(rule(form, x[..., order], y[..., order, :], *rest))
+        return np.asarray(rule(form, x[..., order], y[..., order, :]))
     (x,) = inputs
     axes = node.attrs["axis"]
+    combine = np.add if node.op.reduce == "add" else np.multiply
+    if way == 1 and x.size:
+        last = np.moveaxis(x, axes, range(-len(axes), 0))
+        flat = last.reshape(*last.shape[: last.ndim - len(axes)], -1)
+        return combine.accumulate(flat, -1)[..., -1].reshape(np.shape(rule(form, x)))
     for axis in axes:
         x = x.take(rng.permutation(x.shape[axis]), axis)
     longest = max(axes, key=lambda a: x.shape[a])
-    if way == 1 or x.shape[longest] < 2:
+    if way == 2 or x.shape[longest] < 2:
         return np.asarray(rule(form, x))
-    combine = np.add if node.op.reduce == "add" else np.multiply
-    if way == 2 and x.size:
-        terms = np.moveaxis(x, axes, range(-len(axes), 0))
-        kept = terms.shape[: terms.ndim - len(axes)]
-        return combine.accumulate(terms.reshape(*kept, -1), -1)[..., -1].reshape(np.shape(rule(form, x)))
     first, second = np.split(x, [int(rng.integers(1, x.shape[longest]))], longest)
     return np.asarray(combine(rule(form, first), rule(form, second)))
 

@@ -13,7 +13,7 @@ import graphc as gc
 from fuzz.arguments import BuildError
 from fuzz.case import Array, Case
 from fuzz.check import TIMES, Failure
-from fuzz.sharing import SHARED
+from fuzz.sharing import IMPORTS, SHARED
 from graphc import ops
 from graphc.dims import Atom, Dim, Extent, Minimum, Quotient, Symbol
 from graphc.node import Node, Tensor
@@ -47,7 +47,7 @@ class _Writer:
         head = [f"# {line}".rstrip() for line in comment.splitlines()]
         head += ["import os", "", 'os.environ["GRAPHC_VERIFY"] = "1"', ""]
         head += ["import numpy as np", "from numpy import inf, nan", "import graphc as gc", *self.imports]
-        head += ["from runtime.cpu import grid", SHARED] if case.sharing else []
+        head += [IMPORTS, SHARED] if case.sharing else []
         head += [f"{name} = gc.dim({name!r})" for name in self.symbols.values()]
         return "\n".join([*head, "", *body]) + "\n"
 

@@ -1,5 +1,5 @@
-"""Work that is shared among threads, and taken in chains, however small it is: random programs are small, and what goes
-wrong only in large ones would not be found.
+"""Work that is shared among threads, in waves, in chains, and along the sums of products, however small it is: random
+programs are small, and what goes wrong only in large ones would not be found.
 """
 
 from __future__ import annotations
@@ -8,20 +8,23 @@ import contextlib
 from collections.abc import Iterator
 from math import inf
 
-from runtime.cpu import grid
+from runtime.cpu import grid, products
 
-LIMITS = {"PARALLEL_WORK": 1.0, "CHAIN_WORK": -inf}
-SHARED = f"{', '.join(f'grid.{name}' for name in LIMITS)} = {', '.join(map(str, LIMITS.values()))}  # share all work"
+IMPORTS = "from runtime.cpu import grid, products"
+LIMITS = (
+    (grid, "PARALLEL_WORK", 1.0), (grid, "CHAIN_WORK", -inf), (grid, "WAVE_WORK", 2000.0), (products, "DEEP_WORK", 1.0)
+)  # fmt: skip
+SHARED = "; ".join(f"{module.__name__.rpartition('.')[2]}.{name} = {limit}" for module, name, limit in LIMITS)
 
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
     """Within it, programs are cut for threads as if all work were worth it."""
-    usual = {name: getattr(grid, name) for name in LIMITS}
+    usual = [(module, name, getattr(module, name)) for module, name, _ in LIMITS]
     try:
-        for name, limit in LIMITS.items():
-            setattr(grid, name, limit)
+        for module, name, limit in LIMITS:
+            setattr(module, name, limit)
         yield
     finally:
-        for name, limit in usual.items():
-            setattr(grid, name, limit)
+        for module, name, value in usual:
+            setattr(module, name, value)
