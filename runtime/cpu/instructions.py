@@ -24,6 +24,8 @@ class InstructionPrinter:
         self.levels = kernel.levels
         self.dtypes: dict[int, DType] = {n: i.dtype for stage in kernel.numbered for n, i in stage}
         self.hoisted: set[int] = set()
+        self.read: dict[int, str] = {}  # the lanes that arguments are read from, in the loop that is being written,
+        self.written: dict[int, str] = {}  # and written to, if not at their places
         self.known: dict[int, int] = {}  # values that are equal to others, in the loop that is being written
         roles = kernel.roles
         self.columns = roles.endswith("p")
@@ -59,8 +61,9 @@ class InstructionPrinter:
     def _add_to_total(self, number: int, value: str, indices: dict[int, str]) -> None:
         arg = self.kernel.args[number]
         single = number in self._totals(single=True)
-        target = f"t{number}" if single else f"p{number}[{self._offset(number, indices)}]"
-        self.line(f"{target} = {scalars.accumulate(arg.combine, target, value, arg.dtype)}")
+        total = f"t{number}" if single else "{}[{}]".format(*self._place(number, indices))
+        target = f"{self.written[number]}[l]" if number in self.written else total
+        self.line(f"{target} = {scalars.accumulate(arg.combine, total, value, arg.dtype)}")
 
     def _decompose(self, flat: str, axes: Sequence[int]) -> dict[int, str]:
         """Index along each of ``axes``, from a flat index over them."""
@@ -94,7 +97,8 @@ class InstructionPrinter:
             return
         elif instr.op == "store":
             pointer, place = self._place(instr.attr, indices)
-            self.line(f"{pointer}[{place}] = {scalars.stored(args[0], instr.dtype)}")
+            target = f"{self.written[instr.attr]}[l]" if instr.attr in self.written else f"{pointer}[{place}]"
+            self.line(f"{target} = {scalars.stored(args[0], instr.dtype)}")
             return
         elif instr.op == "pick":
             self._pick(number, instr, indices)
@@ -132,6 +136,8 @@ class InstructionPrinter:
 
     def _place(self, number: int, indices: dict[int, str]) -> tuple[str, str]:
         """Pointer and index of an argument's element."""
+        if number in self.read:
+            return self.read[number], "l"
         if number in self.tiled:
             return f"tile{number}", f"r * {WIDE} + {indices[self.last]} - c_tile"
         if number in self.streamed:

@@ -95,94 +95,32 @@ def _choose(builder: Any, element: Any, predicate: str, a: Any, b: Any) -> Any:
     return builder.select(compare(predicate, a, b), a, b)
 
 
-def _extremum(predicate: str) -> Any:
+def accumulated_extremum(builder: Any, element: Any, predicate: str, a: Any, b: Any) -> Any:
+    """The same as ``_choose``, in the fewest instructions where neither is a constant: LLVM merges the two selects of
+    ``_choose``, and the processor's own maximum with them.
+    """
+    if not isinstance(element, types.Float):
+        return _choose(builder, element, predicate, a, b)
+    chosen = builder.select(builder.fcmp_ordered(predicate, a, b), a, b)
+    return builder.select(builder.fcmp_unordered("uno", a, b), builder.fadd(a, b), chosen)
+
+
+def _extremum(predicate: str, choose: Any) -> Any:
     @intrinsic
     def extremum(typing_context: Any, x: Any, y: Any) -> Any:
         if x != y:
             raise TypeError(f"{x} and {y} differ")
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return _choose(builder, sig.args[0], predicate, *args)
+            return choose(builder, sig.args[0], predicate, *args)
 
         return x(x, x), codegen
 
     return extremum
 
 
-maximum, minimum = _extremum(">"), _extremum("<")
-
-
-_VECTOR = 16
-
-
-def _as_vectors(builder: Any, lanes: Any) -> Any:
-    return builder.bitcast(lanes, ir.VectorType(lanes.type.pointee, _VECTOR).as_pointer())
-
-
-@intrinsic(prefer_literal=True)
-def fill_lanes(typing_context: Any, lanes: Any, value: Any, count: Any) -> Any:
-    """Set ``count`` (a literal, a multiple of 16) lanes to ``value``, in straight-line vector stores."""
-    size = literal_number(count)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vectors, value = _as_vectors(builder, args[0]), splat(builder, args[1], _VECTOR)
-        for k in range(size // _VECTOR):
-            store = builder.store(value, builder.gep(vectors, [ir.Constant(_I64, k)]))
-            store.align = 4
-        return context.get_dummy_value()
-
-    return types.void(lanes, types.unliteral(value), count), codegen
-
-
-def _lane_combiner(combine: Any) -> Any:
-    """An intrinsic that combines lanes pairwise, the upper half into the lower half, down to one value."""
-
-    @intrinsic(prefer_literal=True)
-    def combine_lanes(typing_context: Any, lanes: Any, count: Any) -> Any:
-        size, element = literal_number(count), lanes.dtype
-
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            vectors = _as_vectors(builder, args[0])
-            parts = []
-            for k in range(size // _VECTOR):
-                load = builder.load(builder.gep(vectors, [ir.Constant(_I64, k)]))
-                load.align = 4
-                parts.append(load)
-            while len(parts) > 1:
-                half = len(parts) // 2
-                parts = [combine(builder, element, a, b) for a, b in zip(parts[:half], parts[half:], strict=True)]
-            vector, width = parts[0], _VECTOR
-            while width > 1:
-                width //= 2
-                low, high = (
-                    ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width))) for first in (0, width)
-                )
-                unused = ir.Constant(vector.type, ir.Undefined)
-                vector = combine(
-                    builder, element, builder.shuffle_vector(vector, unused, low),
-                    builder.shuffle_vector(vector, unused, high),
-                )  # fmt: skip
-            return builder.extract_element(vector, ir.Constant(_I32, 0))
-
-        return element(lanes, count), codegen
-
-    return combine_lanes
-
-
-def _vector_add(builder: Any, element: Any, a: Any, b: Any) -> Any:
-    return builder.fadd(a, b) if isinstance(element, types.Float) else builder.add(a, b)
-
-
-def _vector_mul(builder: Any, element: Any, a: Any, b: Any) -> Any:
-    return builder.fmul(a, b) if isinstance(element, types.Float) else builder.mul(a, b)
-
-
-def _vector_extremum(predicate: str) -> Any:
-    return lambda builder, element, a, b: _choose(builder, element, predicate, a, b)
-
-
-combine_lanes_add, combine_lanes_mul = _lane_combiner(_vector_add), _lane_combiner(_vector_mul)
-combine_lanes_maximum, combine_lanes_minimum = (_lane_combiner(_vector_extremum(p)) for p in (">", "<"))
+maximum, minimum = _extremum(">", _choose), _extremum("<", _choose)
+accumulated_maximum, accumulated_minimum = _extremum(">", accumulated_extremum), _extremum("<", accumulated_extremum)
 
 
 def _llvm_unary(name: str) -> Any:
@@ -269,7 +207,7 @@ def stream_line(typing_context: Any, target: Any, source: Any) -> Any:
     """Copy 64 bytes past the caches. ``target`` is an address aligned to 64 bytes."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = ir.VectorType(_I32, _VECTOR).as_pointer()
+        pointer = ir.VectorType(_I32, 16).as_pointer()
         line = builder.load(builder.inttoptr(args[1], pointer))
         line.align = 1
         store = builder.store(line, builder.inttoptr(args[0], pointer))

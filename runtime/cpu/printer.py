@@ -4,9 +4,8 @@
 ``p`` axes) and, where the innermost axis is parallel, a range of columns; in a split reduction, a range of the reduced
 axes. Values are computed as far out as they can be: once per call, once per row, or per element.
 
-Sums along a row go into LANES partial sums, element ``j`` into lane ``j % LANES``, which are then added in a fixed
-tree; sums over outer axes go into one sum per column, in order. Both vectorise as plain elementwise loops, and
-neither depends on threads.
+Sums along a row go into lanes (rows.py), sums over outer axes into one sum per column, in order. Both vectorise as
+plain elementwise loops, and neither depends on threads.
 
 A large result may be written past the cache (streaming.py): stores go to ``o`` instead of ``p``, a pointer to a strip
 of the result, or to a buffer for one.
@@ -15,20 +14,15 @@ of the result, or to a buffer for one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
-from passes.loop_ir import Instr, LoopKernel
+from passes.loop_ir import LoopKernel
 from runtime.cpu import scalars
-from runtime.cpu.costs import cost_of
-from runtime.cpu.instructions import InstructionPrinter
-from runtime.cpu.peeling import elsewhere, one_place
+from runtime.cpu.rows import Instrs, RowPrinter
 from runtime.cpu.scalars import LANES
-from runtime.cpu.streaming import CHEAP, STRIP
+from runtime.cpu.streaming import STRIP
 from runtime.cpu.tiling import DEEP, WIDE
 
 COLUMNS = 4096  # columns at most that a block of a reduction over outer axes adds up at a time
-STREAMS = 4  # places that a sum reads at a time where it waits for memory
 COLUMN_BYTES = 2**15  # of their sums, which stay on the stack and in the first-level cache
 
 
@@ -44,22 +38,10 @@ def kernel_source(kernel: LoopKernel, name: str) -> str:
     return _Printer(kernel, name).source()
 
 
-class _Printer(InstructionPrinter):
+class _Printer(RowPrinter):
     def __init__(self, kernel: LoopKernel, name: str) -> None:
         super().__init__(kernel)
         self.name = name
-        self.only_sums = self._is_only_sums()
-
-    def _is_only_sums(self) -> bool:
-        """Whether the kernel waits for memory while it reduces one axis: nothing is stored on the way, and little is
-        done.
-        """
-        if self.columns or len(self.reduced) != 1 or any(a.combine for a in self.kernel.args):
-            return False
-        on_the_way = [i for n, i in self.kernel.numbered[0] if self.levels[n] == 2]
-        later = any(self.levels[n] == 2 for stage in self.kernel.numbered[1:] for n, _ in stage)
-        quiet = all(i.op not in ("store", "guard") for i in on_the_way)
-        return quiet and not later and sum(map(cost_of, on_the_way)) <= CHEAP / 2
 
     def source(self) -> str:
         comment = "".join(f"# {line}\n" for line in self.kernel.text.splitlines())
@@ -177,7 +159,7 @@ class _Printer(InstructionPrinter):
 
     def _row(self, outer: dict[int, str]) -> None:
         for stage in self.kernel.numbered:
-            self._stage(list(stage), outer)
+            self._stage(stage, outer)
 
     def _tiles(self, total: str) -> None:
         """Rows and columns in tiles. The rows of one have all outer indices but the last in common."""
@@ -198,33 +180,9 @@ class _Printer(InstructionPrinter):
                     self._row(outer)
             self.line("row = row + deep")
 
-    @contextmanager
-    def _strips(
-        self, stage: Sequence[tuple[int, Instr]], lo: str, hi: str, indices: dict[int, str]
-    ) -> Iterator[tuple[str, str]]:
-        """The range ``lo`` to ``hi`` of the last axis; in strips where the stage stores what may be written past the
-        cache: into memory, or into a buffer that is flushed after each strip.
-        """
-        stored = sorted({i.attr for _, i in stage if i.op == "store" and i.attr in self.streamed})
-        if not stored:
-            yield lo, hi
-            return
-        size = {n: self.kernel.args[n].dtype.itemsize for n in stored}
-        with self.block(f"for strip in range({lo}, {hi}, {STRIP}):"):
-            self.line(f"strip_end = min(strip + {STRIP}, {hi})")
-            for n in stored:
-                offset = self._offset(n, {**indices, self.last: "strip"})
-                self.line(f"d{n} = w[{self.layout.address[n]}] + ({offset}) * {size[n]}")
-                element = scalars.storage(self.kernel.args[n].dtype)
-                self.line(f"o{n} = ptr_{element}(select(f{n} != 0, b{n}, d{n}))")
-            yield "strip", "strip_end"
-            for n in stored:
-                with self.block(f"if f{n} != 0:"):
-                    self.line(f"call_kernel(f{n}, d{n}, b{n}, 0, (strip_end - strip) * {size[n]})")
-
     # One stage.
 
-    def _stage(self, stage: list[tuple[int, Instr]], outer: dict[int, str]) -> None:
+    def _stage(self, stage: Instrs, outer: dict[int, str]) -> None:
         reductions = [(n, i) for n, i in stage if i.op == "reduce"]
         inner = [(n, i) for n, i in stage if n in self.kernel.looped or i.op == "reduce"]
         over_rows = self.columns and bool(reductions)
@@ -240,9 +198,7 @@ class _Printer(InstructionPrinter):
         else:
             self._walk_row(inner, reductions, outer)
 
-    def _sum_columns(
-        self, stage: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], outer: dict[int, str]
-    ) -> None:
+    def _sum_columns(self, stage: Instrs, reductions: Instrs, outer: dict[int, str]) -> None:
         """One sum per column, over the outer reduced axes in order."""
         with self.block("for l in range(c_hi - c_lo):"):
             for number, instr in reductions:
@@ -259,87 +215,3 @@ class _Printer(InstructionPrinter):
                 self.line("l = j - c_lo")
                 self._instructions(inner, {**indices, self.last: "j"})
                 self._accumulate(reductions)
-
-    def _walk_row(
-        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], outer: dict[int, str]
-    ) -> None:
-        """The reduced axes of one row: a plain loop, or one that feeds the lanes of its reductions."""
-        for number, instr in reductions:
-            self.line(f"fill_lanes(acc{number}, {scalars.identity(instr.attr, instr.dtype)}, {LANES})")
-        leading = self.reduced[:-1]
-        if leading:
-            with self.block("for q in range(q_lo, q_hi):"):
-                self._along_row(inner, reductions, {**outer, **self._decompose("q", leading)})
-        elif self.only_sums and reductions:
-            self._whole_lanes(inner, reductions, outer)
-            self._along_row(inner, reductions, outer, "rest")
-        else:
-            self._along_row(inner, reductions, outer)
-        for number, instr in reductions:
-            combined = f"combine_lanes_{scalars.combining(instr.attr)}(acc{number}, {LANES})"
-            self.line(f"v{number} = {scalars.accumulated(combined, instr.dtype)}")
-
-    def _whole_lanes(
-        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], outer: dict[int, str]
-    ) -> None:
-        """All whole lanes of the range, which goes on at ``rest``. One that is no row of many is read in parts far from
-        each other: memory then has more requests on the way.
-        """
-        streams = 1 if self.outer else STREAMS
-        self.line(f"part = (r_hi - r_lo) // {streams * LANES} * {LANES}")
-        with self.block(f"for base in range(r_lo, r_lo + part, {LANES}):"), self.block(f"for l in range({LANES}):"):
-            for k in range(streams):
-                self.line(f"j = base + {k} * part + l" if k else "j = base + l")
-                self._instructions(inner, {**outer, self.last: "j"})
-                self._accumulate(reductions)
-        self.line(f"rest = r_lo + {streams} * part" if streams > 1 else "rest = r_lo + part")
-
-    def _along(self, inner: Sequence[tuple[int, Instr]], lo: str, hi: str, indices: dict[int, str]) -> None:
-        with self._strips(inner, lo, hi, indices) as (first, end), self.block(f"for j in range({first}, {end}):"):
-            self._instructions(inner, {**indices, self.last: "j"})
-
-    def _along_row(
-        self, inner: Sequence[tuple[int, Instr]], reductions: Sequence[tuple[int, Instr]], indices: dict[int, str],
-        lo: str = "r_lo",
-    ) -> None:  # fmt: skip
-        if not reductions:
-            place = one_place(self.kernel, inner)
-            stored = {i.attr for _, i in inner if i.op == "store"}
-            if place is None or any(n in self.streamed or self.kernel.args[n].combine for n in stored):
-                self._along(inner, lo, "r_hi", indices)
-            else:
-                self._peeled(inner, place, lo, indices)
-            return
-        with (
-            self._strips(inner, lo, "r_hi", indices) as (first, end),
-            self.block(f"for base in range({first}, {end}, {LANES}):"),
-            self.block(f"for l in range(min({end} - base, {LANES})):"),
-        ):
-            self.line("j = base + l")
-            self._instructions(inner, {**indices, self.last: "j"})
-            self._accumulate(reductions)
-
-    def _peeled(self, inner: Sequence[tuple[int, Instr]], place: int, lo: str, indices: dict[int, str]) -> None:
-        """A row with one place that differs (peeling.py): its element is computed before the row, which may overwrite
-        what it is made of, and written after it.
-        """
-        stores = [(n, i) for n, i in inner if i.op == "store"]
-        there, inside = {**indices, self.last: f"v{place}"}, f"if {lo} <= v{place} and v{place} < r_hi:"
-        for n, instr in stores:
-            self.line(f"one{n} = {scalars.zero(instr.dtype)}")
-        with self.block(inside):
-            self._instructions([(n, i) for n, i in inner if i.op != "store"], there)
-            for n, instr in stores:
-                self.line(f"one{n} = {self._operand(instr.args[0])}")
-        self.known = elsewhere(self.kernel, inner, place)
-        self._along(inner, lo, "r_hi", indices)
-        self.known = {}
-        with self.block(inside):
-            for n, instr in stores:
-                pointer, index = self._place(instr.attr, there)
-                self.line(f"{pointer}[{index}] = {scalars.stored(f'one{n}', instr.dtype)}")
-
-    def _accumulate(self, reductions: Sequence[tuple[int, Instr]]) -> None:
-        for number, instr in reductions:
-            total = f"acc{number}[l]"
-            self.line(f"{total} = {scalars.accumulate(instr.attr, total, f'v{instr.args[0]}', instr.dtype)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from graphc.dtypes import DType
 from passes.loop_ir import Instr
 
-LANES = 256  # partial sums of a row: enough for every vector width, few enough for the first-level cache
+LANES = 64  # partial sums of a row: four of the widest registers of float32, enough for additions under way
+VECTOR = 16  # elements for which what is left of a row is padded: one of these registers
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _LOGICAL = {"and_": "&", "or_": "|", "xor": "^"}
@@ -21,6 +22,7 @@ HEADER = (
     "from numba import float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64\n"
     "from runtime.cpu.arithmetic import floor_divide, fmod, integer_power, remainder, shift_left, shift_right\n"
     "from runtime.cpu.intrinsics import *\n"
+    "from runtime.cpu.lanes import *\n"
     "from runtime.cpu.vmath import *\n"
 )
 
@@ -117,7 +119,10 @@ def combining(combine: str) -> str:
 
 def accumulate(combine: str, total: str, value: str, dtype: DType) -> str:
     """``total``, in the form in which values are stored, combined with one more value."""
-    return binary(combining(combine), total, stored(value, dtype), dtype)
+    name = combining(combine)
+    if name in ("maximum", "minimum"):
+        return f"accumulated_{name}({total}, {stored(value, dtype)})"
+    return binary(name, total, stored(value, dtype), dtype)
 
 
 def accumulated(total: str, dtype: DType) -> str:

@@ -13,7 +13,7 @@ import graphc as gc
 from graphc.node import Tensor
 
 ROWS = (0, 1, 2, 255, 256, 257, 1000)
-COLUMNS = (1, 3, 1024, 1025)
+COLUMNS = (1, 63, 100, 1024, 1025)
 Form = Callable[[Tensor], Any]
 
 
