@@ -32,7 +32,7 @@ def _support_digest() -> str:
     """Hash of the modules whose code is inlined into kernels and the runner."""
     digest = hashlib.sha256()
     folder = Path(__file__).parent
-    names = ("arithmetic.py", "intrinsics.py", "lanes.py", "microkernel.py", "objects.py")
+    names = ("arithmetic.py", "host.py", "intrinsics.py", "lanes.py", "microkernel.py", "objects.py")
     for path in (*(folder / name for name in names), *sorted(folder.glob("*vmath*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -12,6 +12,14 @@ _COSTLY = {
 }  # fmt: skip
 
 
+_LOOPS = {"f": {"mod", "fmod", "floordiv"}, "i": {"pow"}, "u": {"pow"}}  # by the kind of dtype
+
+
+def is_straight(instr: Instr) -> bool:
+    """Whether an instruction is straight-line arithmetic, of which a vector costs what an element does."""
+    return instr.attr not in _LOOPS.get(instr.dtype.kind, ())
+
+
 def cost_of(instr: Instr) -> float:
     """The cost of one instruction, for one element."""
     return _COSTLY.get(instr.attr, 0.5)

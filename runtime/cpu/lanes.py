@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import llvmlite.binding as llvm
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from runtime.cpu import host
 from runtime.cpu.intrinsics import accumulated_extremum, literal_number, splat
 
 _VECTOR = 16
@@ -120,10 +119,8 @@ def _masked_at_once(itemsize: int) -> bool:
     """Whether the machine loads and stores chosen elements of a vector in one instruction: LLVM takes a branch for each
     element else.
     """
-    if numba.config.CPU_NAME or numba.config.CPU_FEATURES or not numba.config.ENABLE_AVX:  # for another machine, say
-        return False
-    features = llvm.get_host_cpu_features()
-    return bool(features.get("avx512bw") or (itemsize >= 4 and features.get("avx2")))
+    found = host.features()
+    return "avx512bw" in found or (itemsize >= 4 and "avx2" in found)
 
 
 def _among(builder: Any, given: Any, k: int) -> Any:

@@ -13,13 +13,12 @@ import functools
 import platform
 from typing import Any
 
-import llvmlite.binding as llvm
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from runtime.cpu import host
 from runtime.cpu.intrinsics import literal_number, splat
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -31,12 +30,10 @@ def _machine() -> tuple[int, int, bool]:
     """Bytes of a vector register, registers, and whether one operation multiplies and adds."""
     if platform.machine().lower() in ("aarch64", "arm64"):
         return 16, 32, True
-    if numba.config.CPU_NAME or numba.config.CPU_FEATURES or not numba.config.ENABLE_AVX:  # for another machine, say
-        return 16, 16, False
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
+    found = host.features()
+    if "avx512f" in found:
         return 64, 32, True
-    return 32, 16, bool(features.get("avx2") and features.get("fma"))
+    return (32, 16, True) if {"avx2", "fma"} <= found else (16, 16, False)
 
 
 def fuses() -> bool:

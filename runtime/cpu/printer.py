@@ -4,8 +4,8 @@
 ``p`` axes) and, where the innermost axis is parallel, a range of columns; in a split reduction, a range of the reduced
 axes. Values are computed as far out as they can be: once per call, once per row, or per element.
 
-Sums along a row go into lanes (rows.py), sums over outer axes into one sum per column, in order. Both vectorise as
-plain elementwise loops, and neither depends on threads.
+Sums along a row go into lanes (rows.py), sums over outer axes into one sum per column, in order, which vectorise as a
+plain elementwise loop. Neither depends on threads.
 
 A large result may be written past the cache (streaming.py): stores go to ``o`` instead of ``p``, a pointer to a strip
 of the result, or to a buffer for one.

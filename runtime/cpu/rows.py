@@ -1,11 +1,11 @@
 """Loops along a row: the innermost axis of a kernel.
 
 A reduction along it goes into ``LANES`` partial sums, element ``j`` into lane ``j % LANES``, which are then added in a
-fixed tree. All whole lanes of a row are a loop with a constant count, which LLVM unrolls, so that the lanes are
-registers from end to end of the row. For that, nothing may be written through a pointer there: LLVM would ask, round by
-round, whether it is to where others read. What is stored goes to a buffer on the stack, and from there to its place
-after each round; once the loop is unrolled, the buffer is registers, too. What is left of the row is padded to whole
-vectors, so that rows of ten are no loop over single elements.
+fixed tree. Each round over whole lanes is a loop with a constant count, which LLVM unrolls, so that the lanes are
+registers from end to end of the row. For that, nothing should be written through a pointer there: LLVM would ask, round
+by round, whether it is to where others read. What a stage stores to consecutive places goes to a buffer on the stack,
+and from there to its place after each round; once the loop is unrolled, the buffer is registers, too. What is left of
+the row is padded to whole vectors, so that rows of ten are no loop over single elements.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from passes.loop_ir import Instr, LoopKernel
 from runtime.cpu import scalars
-from runtime.cpu.costs import cost_of
+from runtime.cpu.costs import cost_of, is_straight
 from runtime.cpu.instructions import InstructionPrinter
 from runtime.cpu.peeling import elsewhere, one_place
 from runtime.cpu.scalars import LANES, VECTOR
@@ -95,7 +95,7 @@ class RowPrinter(InstructionPrinter):
 
     def _padded(self, inner: Instrs, reductions: Instrs, indices: dict[int, str], end: str) -> None:
         """What is left of the range, less than one for each lane: copied to buffers on the stack, computed in whole
-        vectors there, and copied back. Lanes beyond the range keep what they have.
+        vectors there, and copied back. Sums of lanes beyond the range stay what they are.
         """
         held = self._held(inner)
         totals = {i.attr for i in held.values() if self.kernel.args[i.attr].combine}
@@ -136,17 +136,19 @@ class RowPrinter(InstructionPrinter):
         return self.kernel.args[number].strides.endswith("1")
 
     def _can_be_padded(self, inner: Instrs) -> bool:
-        """Whether a stage can be computed for elements that are not there: it reads and writes only what lies one after
-        the other, or what is the same along the row, and reports nothing.
+        """Whether a stage can be computed for elements that are not there, and at no great cost: it reads and writes
+        only what lies one after the other, or what is the same along the row, reports nothing, and is straight-line.
         """
         stores = sum(instr.op == "store" for _, instr in inner)
         loads = [instr for _, instr in inner if instr.op == "load"]
         near = all(not i.args and not self.kernel.args[i.attr].strides.endswith("s") for i in loads)
-        return near and stores == len(self._held(inner)) and all(instr.op != "guard" for _, instr in inner)
+        simple = all(instr.op != "guard" and is_straight(instr) for _, instr in inner)
+        return near and simple and stores == len(self._held(inner))
 
     def _held(self, inner: Instrs) -> dict[int, Instr]:
-        """The stores of a stage that can wait for the others of their lanes: to consecutive places, which the stage
-        does not touch again.
+        """The stores of a stage that can wait for the others of their lanes: to consecutive places, through arguments
+        that the stage does not touch again. Nor does it read there through other arguments: a buffer that is
+        overwritten in place was read before, at the same place or in another stage.
         """
         found: dict[int, Instr] = {}
         for n, instr in inner:

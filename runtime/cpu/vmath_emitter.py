@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import llvmlite.binding as llvm
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from runtime.cpu import host
 from runtime.cpu._vmath_tables import FLOAT32, FLOAT64, Format
 
 Pair: TypeAlias = tuple[Any, Any]
@@ -150,9 +150,7 @@ def has_scaling() -> bool:
     """Whether ``llvm.ldexp`` becomes a vector instruction: AVX-512 has one, and LLVM uses it from some version on. Else
     it is a call of libm for each element.
     """
-    chosen = numba.config.CPU_NAME or numba.config.CPU_FEATURES
-    features = llvm.get_host_cpu_features()
-    return not chosen and llvm.llvm_version_info[0] >= 22 and bool(features.get("avx512f"))
+    return llvm.llvm_version_info[0] >= 22 and "avx512f" in host.features()
 
 
 def bit_pattern(fmt: Format, value: float) -> int:

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import mmap
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -17,10 +21,13 @@ import pytest
 from numba import cfunc
 
 import graphc
+from passes.program import LoopCall
 from runtime.cpu import intrinsics, lanes
 from runtime.cpu.intrinsics import stack
 from runtime.cpu.lanes import copy_first_lanes, copy_lanes, load_first_lanes
 from runtime.cpu.machine_code import FLAGS, KERNEL_TYPE
+from runtime.cpu.printer import kernel_source
+from runtime.cpu.rows import STREAMS
 from runtime.cpu.scalars import LANES
 
 Array = np.ndarray[Any, Any]
@@ -69,8 +76,8 @@ def test_extrema_of_every_length(width: int) -> None:
     assert largest[-1] == x[-1].max()
     assert smallest[-1] == x[-1].min()
     assert (first == np.argmax(x, 1)).all()
-    x = -np.abs(x[-1:]) - 1  # what pads a row, 0, must not be the largest
-    assert reduced(lambda t: [t.max(1)], x)[0] == x.max()
+    x = np.abs(x[-1:]) + 1  # what pads a row, 0, must be neither the smallest nor the largest
+    assert reduced(lambda t: [t.min(1), (-t).max(1)], x) == [x.min(), -x.min()]
 
 
 @pytest.mark.parametrize("width", [1, 10, 16, 63, 64, 65, 100, 129])
@@ -86,6 +93,83 @@ def test_rows_in_which_padding_would_be_seen(width: int) -> None:
     np.testing.assert_allclose(products, x.prod(1), rtol=within)
     assert not some.any()
     assert every.all()
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64"])
+def test_integers_in_rows_of_every_length(dtype: str) -> None:
+    """Where padding would be divided by, or be the least factor."""
+    for width in (1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 100, 130):
+        x = np.random.default_rng(width).integers(0 if dtype == "bool" else 1, 2 if dtype == "bool" else 4, (9, width))
+        x = x.astype(dtype)
+        expected = [x.sum(1), x.prod(1), x.any(1), x.all(1)]
+        found = reduced(lambda t: [t.sum(1), graphc.prod(t, 1), t.any(1), t.all(1)], x)
+        if dtype != "bool":
+            expected += [x.min(1), x.max(1), (7 // x).sum(1), (x**3 % 5).max(1), np.argmin(x, 1)]
+            found += reduced(lambda t: [t.min(1), t.max(1), (7 // t).sum(1), (t**3 % 5).max(1), graphc.argmin(t, 1)], x)
+        for mine, right in zip(found, expected, strict=True):
+            assert (mine == right).all()
+
+
+PADDED: dict[str, tuple[Callable[[graphc.Tensor], Any], bool]] = {
+    "straight": (lambda x: graphc.exp(x).sum(1), True),
+    "with the elements": (lambda x: [graphc.exp(x).sum(1), graphc.exp(x)], True),
+    "a library's remainder": (lambda x: (x % 3).sum(1), False),
+    "a loop": (lambda x: graphc.pow(x.astype("int64"), x.astype("uint8").astype("int64")).sum(1), False),
+    "strided": (lambda x: x[:, ::2].sum(1), False),
+    "gathered": (lambda x: x[:, np.array([0, 2, 1])].sum(1), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", PADDED)
+def test_what_is_padded(form: str) -> None:
+    x = graphc.placeholder((None, 6), name="x")
+    rule, padded = PADDED[form]
+    with graphc.Session() as session:
+        calls = session.compile(rule(x), [x]).kernels
+    sources = [kernel_source(c.kernel, "k") for c in calls if isinstance(c, LoopCall)]
+    assert any("load_first_lanes" in s for s in sources) == padded
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 255, 256, 257, 319, 320, 511, 512, 513, 4096])
+def test_one_long_row_is_read_in_four_places(size: int) -> None:
+    """Each lane adds up what is at its place in the quarters, before it goes on."""
+    x = np.random.default_rng(size).standard_normal(size).astype(F32)
+    tensor = graphc.placeholder((None,), name="x")
+    with graphc.Session() as session:
+        found = session.run(graphc.sum(tensor), {tensor: x})
+    part = size // (STREAMS * LANES) * LANES
+    quarters = x[: STREAMS * part].reshape(STREAMS, -1, LANES)
+    assert found == in_lanes(np.concatenate([quarters.swapaxes(0, 1).ravel(), x[STREAMS * part :]]), np.add, 0)
+
+
+SUMS = """
+import numpy as np, graphc, json
+from runtime.cpu import host
+found = [sorted(host.features())]
+for dtype in ("float32", "float64", "int8"):
+    for width in (1, 10, 16, 63, 64, 65, 100, 130):
+        x = (np.random.default_rng(width).standard_normal((5, width)) * 9).astype(dtype)
+        t = graphc.placeholder((None, None), dtype, name="x")
+        scaled = t * 3
+        with graphc.Session() as session:
+            found += [np.asarray(v).tobytes().hex() for v in session.run([scaled.sum(1), scaled, t.max(1)], {t: x})]
+print(json.dumps(found))
+"""
+
+
+def test_a_machine_without_masks_has_the_same_bits(tmp_path: Path) -> None:
+    """It copies what is left of rows byte by byte, and its vectors are shorter."""
+    found = []
+    for name, settings in (
+        ("this", {}),
+        ("plain", {"NUMBA_ENABLE_AVX": "0"}),
+        ("other", {"NUMBA_CPU_NAME": "generic"}),
+    ):
+        environment = {**os.environ, "GRAPHC_CACHE_DIR": str(tmp_path / name), **settings}
+        run = subprocess.run([sys.executable, "-c", SUMS], env=environment, capture_output=True, text=True, check=True)
+        found.append(json.loads(run.stdout))
+    assert found[0][1:] == found[1][1:] == found[2][1:]
+    assert found[1][0] == found[2][0] == []
 
 
 def copier(dtype: str) -> Any:
@@ -108,8 +192,9 @@ def copier(dtype: str) -> Any:
     return cfunc(KERNEL_TYPE, **FLAGS)(copy)
 
 
-def copied(function: Any, *arrays: Array, given: int) -> None:
-    words = np.array([*(a.ctypes.data for a in arrays), given], np.int64)
+def copied(function: Any, *places: Array | int, given: int) -> None:
+    """``places`` are arrays or addresses."""
+    words = np.array([*(p if isinstance(p, int) else p.ctypes.data for p in places), given], np.int64)
     function.ctypes(words.ctypes.data, 0, 0, 0)
 
 
@@ -126,7 +211,10 @@ def copiers() -> dict[tuple[str, bool], Any]:
     return found
 
 
-@pytest.mark.parametrize("masks", [True, False])
+masks_or_not = pytest.mark.parametrize("masks", [True, False])  # the same where the machine has none
+
+
+@masks_or_not
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_first_lanes_and_no_others(dtype: str, masks: bool) -> None:
     copy = copiers()[dtype, masks]
@@ -141,7 +229,7 @@ def test_first_lanes_and_no_others(dtype: str, masks: bool) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="protects a page of memory with Linux's own call")
-@pytest.mark.parametrize("masks", [True, False])
+@masks_or_not
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 def test_nothing_beyond_the_last_page_is_touched(dtype: str, masks: bool) -> None:
     page = mmap.PAGESIZE
@@ -150,15 +238,17 @@ def test_nothing_beyond_the_last_page_is_touched(dtype: str, masks: bool) -> Non
         protect = ctypes.CDLL(None, use_errno=True).mprotect
         second = ctypes.c_void_p(whole.ctypes.data + page)
         assert protect(second, ctypes.c_size_t(page), 0) == 0
+        last = whole[:page].view(dtype)
         try:
-            last = whole[:page].view(dtype)
             for given in (0, 1, 7, 16, 17, 63, 64):
-                row = last[len(last) - given :] if given else last[:0]
-                row[:] = np.arange(given) + 1
-                seen = np.zeros(LANES, dtype)
-                copied(copiers()[dtype, masks], row, row, seen, given=given)
-                assert (row == np.arange(given) + 1).all()
-                assert (seen[:given] == row).all()
+                last[:] = np.arange(len(last)) % 100
+                source, seen = last[-given:].copy(), np.zeros(LANES, dtype)
+                at = whole.ctypes.data + page - given * last.itemsize
+                copied(copiers()[dtype, masks], at, at, seen, given=given)
+                assert (last == np.arange(len(last)) % 100).all()
+                assert (seen[:given] == source[:given]).all()
+                copied(copiers()[dtype, masks], at, source[::-1].copy(), seen, given=given)
+                assert (last[len(last) - given :] == source[:given][::-1]).all()
         finally:
             assert protect(second, ctypes.c_size_t(page), 3) == 0
-            del whole, last, row
+            del whole, last
