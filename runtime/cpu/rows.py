@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from passes.loop_ir import Instr, LoopKernel
+from passes.loop_ir import Instr
 from runtime.cpu import scalars
 from runtime.cpu.costs import cost_of, is_straight
 from runtime.cpu.instructions import InstructionPrinter
@@ -21,27 +21,11 @@ from runtime.cpu.peeling import elsewhere, one_place
 from runtime.cpu.scalars import LANES, VECTOR
 from runtime.cpu.streaming import CHEAP, STRIP
 
-STREAMS = 4  # places that a sum reads at a time where it waits for memory
 Instrs = Sequence[tuple[int, Instr]]  # with their value numbers
 
 
 class RowPrinter(InstructionPrinter):
     """The loops along a row, ``r_lo`` to ``r_hi`` or what else they are told."""
-
-    def __init__(self, kernel: LoopKernel) -> None:
-        super().__init__(kernel)
-        self.streams = STREAMS if not self.outer and self._only_sums() else 1
-
-    def _only_sums(self) -> bool:
-        """Whether the kernel waits for memory while it reduces one axis: nothing is stored on the way, and little is
-        done.
-        """
-        if self.columns or len(self.reduced) != 1 or any(a.combine for a in self.kernel.args):
-            return False
-        on_the_way = [i for n, i in self.kernel.numbered[0] if self.levels[n] == 2]
-        later = any(self.levels[n] == 2 for stage in self.kernel.numbered[1:] for n, _ in stage)
-        quiet = all(i.op not in ("store", "guard") for i in on_the_way)
-        return quiet and not later and sum(map(cost_of, on_the_way)) <= CHEAP / 2
 
     def _walk_row(self, inner: Instrs, reductions: Instrs, outer: dict[int, str]) -> None:
         """The reduced axes of one row: a plain loop, or one that feeds the lanes of its reductions."""
@@ -69,29 +53,22 @@ class RowPrinter(InstructionPrinter):
     def _in_lanes(self, inner: Instrs, reductions: Instrs, indices: dict[int, str]) -> None:
         with self._strips(inner, "r_lo", "r_hi", indices) as (first, end):
             self._whole_lanes(inner, reductions, indices, first, end)
-            if self.streams == 1 and self._can_be_padded(inner):
+            if self._can_be_padded(inner):
                 self._padded(inner, reductions, indices, end)
                 return
-            with (
-                self.block(f"for base in range(rest, {end}, {LANES}):"),
-                self.block(f"for l in range(min({end} - base, {LANES})):"),
-            ):
-                self._one(inner, reductions, indices, "base + l")
+            with self.block(f"for l in range({end} - rest):"):
+                self._one(inner, reductions, indices, "rest + l")
 
     def _whole_lanes(self, inner: Instrs, reductions: Instrs, indices: dict[int, str], first: str, end: str) -> None:
-        """All whole lanes of the range, which goes on at ``rest``. A sum that is no row of many is read in parts far
-        from each other: memory then has more requests on the way.
-        """
-        streams, held = self.streams, self._held(inner)
-        self.line(f"part = ({end} - {first}) // {streams * LANES} * {LANES}")
+        """All whole lanes of the range, which goes on at ``rest``."""
+        held = self._held(inner)
+        self.line(f"rest = {first} + ({end} - {first}) // {LANES} * {LANES}")
         self._buffers({f"out{n}": i.attr for n, i in held.items()})
-        with self.block(f"for base in range({first}, {first} + part, {LANES}):"):
+        with self.block(f"for base in range({first}, rest, {LANES}):"):
             with self.block(f"for l in range({LANES}):"), self._through({i.attr: f"out{n}" for n, i in held.items()}):
-                for k in range(streams):
-                    self._one(inner, reductions, indices, f"base + {k} * part + l" if k else "base + l")
+                self._one(inner, reductions, indices, "base + l")
             for n, instr in held.items():
                 self.line(f"copy_lanes({self._pointer(instr.attr, indices, 'base')}, out{n}, {LANES})")
-        self.line(f"rest = {first} + {f'{streams} * part' if streams > 1 else 'part'}")
 
     def _padded(self, inner: Instrs, reductions: Instrs, indices: dict[int, str], end: str) -> None:
         """What is left of the range, less than one for each lane: copied to buffers on the stack, computed in whole

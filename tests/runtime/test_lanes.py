@@ -27,7 +27,6 @@ from runtime.cpu.intrinsics import stack
 from runtime.cpu.lanes import copy_first_lanes, copy_lanes, load_first_lanes
 from runtime.cpu.machine_code import FLAGS, KERNEL_TYPE
 from runtime.cpu.printer import kernel_source
-from runtime.cpu.rows import STREAMS
 from runtime.cpu.scalars import LANES
 
 Array = np.ndarray[Any, Any]
@@ -130,16 +129,12 @@ def test_what_is_padded(form: str) -> None:
     assert any("load_first_lanes" in s for s in sources) == padded
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 255, 256, 257, 319, 320, 511, 512, 513, 4096])
-def test_one_long_row_is_read_in_four_places(size: int) -> None:
-    """Each lane adds up what is at its place in the quarters, before it goes on."""
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 255, 256, 257, 4096, 5000])
+def test_one_long_row(size: int) -> None:
     x = np.random.default_rng(size).standard_normal(size).astype(F32)
     tensor = graphc.placeholder((None,), name="x")
     with graphc.Session() as session:
-        found = session.run(graphc.sum(tensor), {tensor: x})
-    part = size // (STREAMS * LANES) * LANES
-    quarters = x[: STREAMS * part].reshape(STREAMS, -1, LANES)
-    assert found == in_lanes(np.concatenate([quarters.swapaxes(0, 1).ravel(), x[STREAMS * part :]]), np.add, 0)
+        assert session.run(graphc.sum(tensor), {tensor: x}) == in_lanes(x, np.add, 0)
 
 
 SUMS = """
